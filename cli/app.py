@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import typer
+
 from kanctl import __version__
 from kanctl.errors import KanctlError
 

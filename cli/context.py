@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+import kanctl
 from kanctl.errors import BadInputError
 from kanctl.inventory import Cluster, Node
 
-PACKAGE_DIR = Path(__file__).resolve().parent.parent
 LAB_INVENTORY = Path("/var/lib/kanctl/lab/inventory/hosts.yml")
 
 InventoryOption = Annotated[
@@ -57,7 +58,7 @@ def select_nodes(cluster: Cluster, limit: str | None) -> tuple[Node, ...]:
 
 def playbooks_dir() -> Path:
     """The playbooks of this installation, in a checkout and in a wheel alike."""
-    return PACKAGE_DIR / "playbooks"
+    return (Path(kanctl.__file__).parent / "playbooks").resolve()
 
 
 def user_data_dir() -> Path:

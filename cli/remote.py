@@ -15,10 +15,11 @@ from typing import TypeVar
 
 from fabric import Config, Connection
 from invoke.exceptions import CommandTimedOut
-from kanctl.errors import KanctlError, NodeUnreachableError
-from kanctl.inventory import Node
 from paramiko import RejectPolicy
 from paramiko.ssh_exception import AuthenticationException, BadHostKeyException, SSHException
+
+from kanctl.errors import KanctlError, NodeUnreachableError
+from kanctl.inventory import Node
 
 T = TypeVar("T")
 
