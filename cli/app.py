@@ -3,6 +3,7 @@
 Must stay light: importing this file loads neither torch nor ansible, and --help answers within 0.15 s.
 """
 
+import inspect
 import os
 import sys
 from collections.abc import Sequence
@@ -26,9 +27,9 @@ GROUPS = {
     "telemetry": "See what every node and GPU is doing.",
 }
 
-HELP = """Turn bare GPU machines into a trained model, over plain SSH.
+SUMMARY = "Turn bare GPU machines into a trained model, over plain SSH."
 
-Examples:
+EXAMPLES = """Examples:
 
   kanctl lab up --nodes 2
 
@@ -51,16 +52,28 @@ def build_app(words: Sequence[str]) -> typer.Typer:
     """The whole command tree; only the groups named in `words` are loaded, the others know just their help line."""
     app = typer.Typer(
         name="kanctl",
+        help=SUMMARY,
+        epilog=EXAMPLES,
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback(help=HELP)(_root)
+    app.callback()(_root)
     for name, summary in GROUPS.items():
-        group = import_module(f".commands.{name}", __package__).app if name in words else _stand_in(summary)
+        group = _load_group(name) if name in words else _stand_in(summary)
         app.add_typer(group, name=name, help=summary)
     return app
+
+
+def _load_group(name: str) -> typer.Typer:
+    """A group with the examples of each docstring moved behind the options, where help ends."""
+    group: typer.Typer = import_module(f".commands.{name}", __package__).app
+    for command in group.registered_commands:
+        text = inspect.getdoc(command.callback) or ""
+        command.help, mark, examples = text.partition("Examples:")
+        command.epilog = mark + examples
+    return group
 
 
 def _root(version: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:

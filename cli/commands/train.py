@@ -1,0 +1,230 @@
+"""kanctl train: prepare text, launch runs, watch and stop them, evaluate and sample what they made."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from ..app import make_group
+from ..context import InventoryOption, JsonOption, LimitOption
+from ..output import print_answer, print_json, print_note, print_table
+
+app = make_group("Prepare text, train on all nodes, evaluate and sample.")
+
+LocalOption = Annotated[bool, typer.Option("--local", help="On this machine alone, without a cluster.")]
+RunArgument = Annotated[str | None, typer.Argument(help="Name of the run; default: the newest.")]
+CheckpointOption = Annotated[str, typer.Option(help="`last`, or the step of a checkpoint.")]
+
+
+@app.command()
+def prepare(
+    name: Annotated[str, typer.Option(help="Name of the corpus, as recipes call it.")] = "stdlib",
+    source: Annotated[str | None, typer.Option(help="Folder with text; default: Python's standard library.")] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace a corpus of that name made of other text.")
+    ] = False,
+    inventory: InventoryOption = None,
+    local: LocalOption = False,
+) -> None:
+    """Turn a folder of text into memory-mapped shards with checksums and a validation split.
+
+    On a cluster the folder is one of the first node, and the corpus goes to the folder that all nodes share.
+
+    Examples:
+
+      kanctl train prepare
+
+      kanctl train prepare --local --name notes --source ~/notes
+    """
+    from ..training.actions import prepare_corpus
+    from ..training.place import means_local, open_place
+
+    with open_place(inventory, local=means_local(inventory, local)) as place:
+        prepare_corpus(place, name=name, source=source, replace=replace)
+
+
+@app.command()
+def launch(
+    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or path of a TOML file.")],
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a value: train.steps=100.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run; default: the recipe's and the time.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Per node; default: one a GPU, else one.")
+    ] = None,
+    limit: LimitOption = None,
+    inventory: InventoryOption = None,
+    local: LocalOption = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show progress until the run ends.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Verify recipe, nodes and corpus; start nothing.")] = False,
+) -> None:
+    """Start a run on every node; it goes on when this shell, the connection or this machine dies.
+
+    Examples:
+
+      kanctl train launch tiny
+
+      kanctl train launch tiny --local --set train.steps=50 --follow
+    """
+    from ..training.actions import launch_recipe
+    from ..training.follow import follow_run
+    from ..training.place import open_place
+
+    started = launch_recipe(
+        recipe, overrides=overrides or [], inventory=inventory, limit=limit, local=local, name=name,
+        processes=processes, check=check,
+    )  # fmt: skip
+    if started is None:
+        print_note("all checks passed; nothing was started")
+        return
+    print_answer(started.run)
+    if follow:
+        with open_place(inventory, local=local) as place:
+            follow_run(place, started.run)
+    else:
+        print_note(f"started; next: kanctl train status {started.run}{' --local' if local else ''}")
+
+
+@app.command()
+def resume(run: RunArgument = None, inventory: InventoryOption = None, local: LocalOption = False) -> None:
+    """Start an ended run again from its last good checkpoint, on the same nodes.
+
+    Examples:
+
+      kanctl train resume
+
+      kanctl train resume tiny-20260101-120000 --local
+    """
+    from ..training.actions import resume_run
+    from ..training.place import means_local, open_place
+
+    with open_place(inventory, local=means_local(inventory, local)) as place:
+        print_answer(resume_run(place, run).run)
+
+
+@app.command()
+def status(
+    run: RunArgument = None, inventory: InventoryOption = None, local: LocalOption = False, as_json: JsonOption = False
+) -> None:
+    """Show how far a run is, and what its unit is doing on each node.
+
+    Examples:
+
+      kanctl train status
+
+      kanctl train status tiny-20260101-120000 --json
+    """
+    from ..training.follow import describe
+    from ..training.place import means_local, open_place
+    from ..training.runs import pick_run, read_status
+
+    with open_place(inventory, local=means_local(inventory, local)) as place:
+        found = read_status(place, pick_run(place, run))
+    if as_json:
+        print_json(asdict(found))
+        return
+    print_answer(describe(found))
+    print_table(["node", "unit"], list(found.node_states.items()))
+
+
+@app.command()
+def logs(
+    run: RunArgument = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines as they come.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Last lines of each node to show.")] = 20,
+    inventory: InventoryOption = None,
+    local: LocalOption = False,
+) -> None:
+    """Print the log of every node of a run, the node's name in front of each line.
+
+    Examples:
+
+      kanctl train logs -f
+
+      kanctl train logs tiny-20260101-120000 --lines 200
+    """
+    from ..training.follow import log_lines
+    from ..training.place import means_local, open_place
+    from ..training.runs import pick_run
+
+    with open_place(inventory, local=means_local(inventory, local)) as place:
+        for line in log_lines(place, pick_run(place, run), lines=lines, follow=follow):
+            print_answer(line)
+
+
+@app.command()
+def stop(run: RunArgument = None, inventory: InventoryOption = None, local: LocalOption = False) -> None:
+    """End a run after it has written a checkpoint; `train resume` goes on from there.
+
+    Examples:
+
+      kanctl train stop
+
+      kanctl train stop tiny-20260101-120000
+    """
+    from ..training.actions import stop_run
+    from ..training.place import means_local, open_place
+
+    with open_place(inventory, local=means_local(inventory, local)) as place:
+        for node, state in stop_run(place, run).items():
+            print_answer(f"{node}: {state}")
+
+
+@app.command()
+def evaluate(
+    run: RunArgument = None,
+    checkpoint: CheckpointOption = "last",
+    max_bytes: Annotated[int | None, typer.Option(min=1, help="Evaluate on this much text at most.")] = None,
+    inventory: InventoryOption = None,
+    local: LocalOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure bits per byte on the validation text, beside a compressor's as baseline.
+
+    Examples:
+
+      kanctl train evaluate
+
+      kanctl train evaluate tiny-20260101-120000 --max-bytes 100000 --json
+    """
+    from ..training.actions import evaluate_words
+    from ..training.place import means_local, open_place
+    from ..training.runs import pick_run
+
+    with open_place(inventory, local=means_local(inventory, local)) as place:
+        words = evaluate_words(place, pick_run(place, run), checkpoint, max_bytes)
+        result = json.loads(place.run_module("evaluate", words).require())
+    if as_json:
+        print_json(result)
+    else:
+        print_table(["measure", "value"], [(key, f"{value}") for key, value in result.items()])
+
+
+@app.command()
+def sample(
+    run: RunArgument = None,
+    prompt: Annotated[str, typer.Option(help="Text to go on from.")] = "def ",
+    tokens: Annotated[int, typer.Option(min=1, max=100_000, help="Bytes to write.")] = 200,
+    temperature: Annotated[float, typer.Option(min=0.0, max=10.0, help="0 takes the likeliest byte.")] = 0.8,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
+    inventory: InventoryOption = None,
+    local: LocalOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write text with a run's model.
+
+    Examples:
+
+      kanctl train sample --prompt "import "
+
+      kanctl train sample tiny-20260101-120000 --tokens 400 --temperature 0
+    """
+    from ..training.names import run_dir
+    from ..training.place import means_local, open_place
+    from ..training.runs import pick_run
+
+    options = ["--tokens", str(tokens), "--temperature", str(temperature), "--seed", str(seed)]
+    with open_place(inventory, local=means_local(inventory, local)) as place:
+        words = ["--run-dir", run_dir(place.data_dir, pick_run(place, run)), f"--prompt={prompt}", *options]
+        answer = place.run_module("sample", [*words, *(["--json"] if as_json else [])]).require()
+    print_answer(answer.rstrip("\n"))

@@ -1,0 +1,100 @@
+"""One function per train verb: what the commands of cli/commands/train.py call after reading their arguments."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kanctl.errors import BadInputError, KanctlError
+from kanctl.trainer.config import RunConfig, apply_overrides, load_recipe, to_dict
+
+from ..context import load, select_nodes
+from ..output import print_note
+from .launch import Launch, check_nodes, read_launch, start_run, stop_units, write_run_folder
+from .local import local_state, start_local_run, stop_local_run
+from .names import check_name, corpus_dir, new_run_name, run_dir
+from .place import LocalPlace, Place, open_place
+from .runs import ENDED, launch_nodes, pick_run, read_status
+
+
+def launch_recipe(
+    recipe: str,
+    *,
+    overrides: Sequence[str],
+    inventory: Path | None,
+    limit: str | None,
+    local: bool,
+    name: str | None,
+    processes: int | None,
+    check: bool,
+) -> Launch | None:
+    """Start a new run of a recipe; None with `check`, which stops after everything was verified."""
+    config = apply_overrides(load_recipe(recipe), overrides)
+    run = check_name("run", name or new_run_name(config.name))
+    with open_place(inventory, local=local) as place:
+        if local:
+            return _launch_here(place, config, run, processes or 1, check)
+        nodes = select_nodes(load(inventory), limit)
+        print_note(f"{run}: {len(nodes)} nodes: {', '.join(node.name for node in nodes)}")
+        check_nodes(place, nodes, config.data.corpus)
+        if check:
+            return None
+        write_run_folder(place, run, to_dict(config))
+        return start_run(place, nodes, run, config.data.corpus, processes)
+
+
+def _launch_here(place: Place, config: RunConfig, run: str, processes: int, check: bool) -> Launch | None:
+    assert isinstance(place, LocalPlace)
+    manifest = Path(corpus_dir(place.data_dir, config.data.corpus), "manifest.json")
+    if not manifest.is_file():
+        raise KanctlError(f"no corpus {config.data.corpus}: {manifest} is missing", "kanctl train prepare --local")
+    if check:
+        return None
+    write_run_folder(place, run, to_dict(config))
+    return start_local_run(place, run, config.data.corpus, processes)
+
+
+def resume_run(place: Place, run: str | None) -> Launch:
+    """Start an ended run again on the same nodes; the trainer goes on from its last good checkpoint."""
+    name = pick_run(place, run)
+    launch = read_launch(place, name)
+    if launch is None:
+        raise KanctlError(f"{name} was never started on {place.name}")
+    status = read_status(place, name)
+    if status.state not in ENDED:
+        raise KanctlError(f"{name} is {status.state}; only an ended run can be resumed", f"kanctl train stop {name}")
+    corpus = status.corpus
+    if isinstance(place, LocalPlace):
+        return start_local_run(place, name, corpus, launch.world_size)
+    nodes = launch_nodes(place, launch)
+    check_nodes(place, nodes, corpus)
+    return start_run(place, nodes, name, corpus, launch.processes_per_node[0])
+
+
+def stop_run(place: Place, run: str | None) -> dict[str, str]:
+    """End a run after its next checkpoint; per node what happened. Raises KanctlError when a node did not stop."""
+    name = pick_run(place, run)
+    launch = read_launch(place, name)
+    if launch is None:
+        raise BadInputError(f"{name} was never started on {place.name}")
+    if isinstance(place, LocalPlace):
+        results = {place.name: stop_local_run(launch) if local_state(launch) == "active" else "stopped"}
+    else:
+        results = stop_units(launch_nodes(place, launch), launch)
+    wrong = {node: text for node, text in results.items() if text != "stopped"}
+    if wrong:
+        raise KanctlError(f"{name} did not stop: " + "; ".join(f"{node}: {text}" for node, text in wrong.items()))
+    return results
+
+
+def prepare_corpus(place: Place, *, name: str, source: str | None, replace: bool) -> None:
+    """Make a corpus in the place's data folder, with the module's own progress as notes."""
+    words = ["--out", corpus_dir(place.data_dir, name)]
+    words += ["--source", source] if source else []
+    words += ["--replace"] if replace else []
+    for line in place.stream_module("prepare", words):
+        print_note(line)
+
+
+def evaluate_words(place: Place, run: str, checkpoint: str, max_bytes: int | None) -> list[str]:
+    """The arguments of the evaluate module for a run of this place."""
+    words = ["--run-dir", run_dir(place.data_dir, run), "--checkpoint", checkpoint, "--json"]
+    return words + (["--max-bytes", str(max_bytes)] if max_bytes is not None else [])
