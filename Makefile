@@ -1,0 +1,60 @@
+# The commands of the project. `make` alone lists them. Nothing here needs more than make, Python >= 3.11 and pip.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# What the virtual cluster needs of the system; everything else comes with pip.
+PACKAGES := mmdebstrap systemd-container iproute2 nftables openssh-client python3-venv
+
+.DEFAULT_GOAL := help
+.PHONY: help setup packages demo test check format lab-up lab-down wheel clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: packages $(VENV)/installed ## make .venv with the pinned versions
+
+packages: # missing system packages: installed when root asks, named otherwise
+	@missing=""; for p in $(PACKAGES); do \
+	  dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if [ -z "$$missing" ]; then exit 0; \
+	elif [ "$$(id -u)" = 0 ]; then echo "installing:$$missing"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
+	else echo "for the virtual cluster: sudo apt-get install$$missing"; fi
+
+$(VENV)/installed: pyproject.toml kanctl/constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"wanted Python 3.11 or newer, found {v[0]}.{v[1]}: make setup PYTHON=python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the pinned packages into $(VENV) (one to two minutes)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c kanctl/constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup ## the main job: virtual cluster up, provisioned, healthy, a model trained on it, sampled
+	@$(BIN)/python -m kanctl.cli.demo
+
+test: setup ## all tests that this machine can run (the lab's need root)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+
+check: setup ## format, lint, types, ansible-lint, yamllint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/yamllint --strict playbooks inventory .yamllint
+	cd playbooks && PATH="$(CURDIR)/$(BIN):$$PATH" ansible-lint --offline -q
+
+format: setup ## rewrite the Python files in the house's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lab-up: setup ## bring up the virtual cluster
+	$(BIN)/kanctl lab up
+
+lab-down: setup ## take it down
+	$(BIN)/kanctl lab down
+
+wheel: setup ## dist/kanctl-*.whl
+	$(BIN)/python -m build --no-isolation --wheel --outdir dist
+
+clean: ## remove what the other targets made (not the caches of the user)
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
