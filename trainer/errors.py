@@ -1,0 +1,41 @@
+"""The errors of the trainer, one class for each thing that a caller would treat differently."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kanctl.errors import BadInputError, KanctlError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One mistake in a recipe: the dotted key, what was wanted and found, and the line of the file when known."""
+
+    key: str
+    text: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        place = f"line {self.line}, " if self.line is not None else ""
+        return f"{place}{self.key}: {self.text}" if self.key else f"{place}{self.text}"
+
+
+class RecipeInvalid(BadInputError):
+    """A recipe, an override or a config.json is wrong; `problems` holds every mistake, not the first."""
+
+    def __init__(self, source: str, problems: Sequence[Problem], next_step: str = "") -> None:
+        count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
+        super().__init__("\n  ".join([f"{source}: {count}", *map(str, problems)]), next_step)
+        self.source = source
+        self.problems = tuple(problems)
+
+
+class CorpusInvalid(BadInputError):
+    """A corpus folder is missing, empty, or does not match its manifest."""
+
+
+class CheckpointInvalid(BadInputError):
+    """The checkpoint asked for is not there, is not whole, or belongs to another model."""
+
+
+class TrainingFailed(KanctlError):
+    """A run could not go on: the loss is no longer a number, the disk is full, or a rank died."""
