@@ -1,0 +1,241 @@
+"""Brings a lab to the state asked for, takes it down, says how it is. `up` repairs; `down` removes whatever is left."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from . import cgroups, host, image, mounts, network, processes, tools
+from .errors import LabError, LabSpecInvalid
+from .inventory_file import inventory_text, known_hosts_text
+from .model import DEFAULT_NODES, STATE_ROOT, LabSpec, LabStatus, NodeStatus, check_name
+from .rootfs import ensure_rootfs, require_space
+from .state import (
+    LabPaths,
+    LabRecord,
+    NodePaths,
+    load_record,
+    require_record,
+    save_record,
+    write_atomically,
+)
+
+Progress = Callable[[str], None]
+
+# A node's own files: what provisioning installs comes on top and fails by itself with a clear message.
+NODE_SPACE_MIB = 200
+# A loaded two-core machine needs ten seconds for a node; a minute of silence means that something is wrong.
+START_TIMEOUT_S = 90
+NSPAWN_DIR = Path("/run/systemd/nspawn")
+
+
+def up(spec: LabSpec, progress: Progress) -> LabStatus:
+    """Bring the lab up, or repair it. Returns once every node answers over SSH. Raises LabError, LabToolsMissing."""
+    host.require_root()
+    tools.require_all()
+    os.umask(0o022)
+    paths = LabPaths(name=spec.name, state_root=spec.state_root)
+    with host.locked(progress):
+        record = _decide(spec, paths, progress)
+        nodes = [paths.node(index) for index in range(1, record.node_count + 1)]
+        require_space(paths.folder, NODE_SPACE_MIB * len(nodes), f"for {len(nodes)} nodes")
+        host.prepare()
+        network.ensure_bridge(paths, record.subnet)
+        _write_lab_files(spec, paths, record, nodes)
+        for node in nodes:
+            _ensure_node(node, record, progress)
+        _wait_for_ssh(nodes, record)
+    return status(spec.name, spec.state_root)
+
+
+def down(name: str, progress: Progress, state_root: Path = STATE_ROOT) -> None:
+    """Leave nothing of the lab, in whatever state it is. Raises LabError when something cannot be removed."""
+    host.require_root()
+    tools.require_all()
+    paths = LabPaths(name=check_name(name), state_root=state_root)
+    with host.locked(progress):
+        if not paths.folder.exists():
+            progress(f"no lab named {name} in {state_root}; looking for leftovers")
+        _stop_everything(paths)
+        mounts.unmount_below(paths.folder)
+        network.remove(paths)
+        for base in cgroups.hierarchies():
+            cgroups.remove(base / paths.cgroup)
+            cgroups.remove_if_empty((base / paths.cgroup).parent)
+        _remove_files(paths)
+        host.restore()
+    progress(f"lab {name} is gone")
+
+
+def status(name: str, state_root: Path = STATE_ROOT) -> LabStatus:
+    """The lab as it is now; needs no root. Raises LabMissing."""
+    paths = LabPaths(name=check_name(name), state_root=state_root)
+    record = require_record(paths)
+    nodes = [_node_status(paths.node(index), record) for index in range(1, record.node_count + 1)]
+    return LabStatus(
+        name=name, subnet=record.subnet, inventory=paths.inventory, shared_dir=paths.shared, nodes=tuple(nodes)
+    )
+
+
+def ssh_words(name: str, node_name: str, command: list[str], state_root: Path = STATE_ROOT) -> list[str]:
+    """The ssh command that runs `command` on a node, or opens a shell. Raises LabMissing, LabSpecInvalid."""
+    paths = LabPaths(name=check_name(name), state_root=state_root)
+    record = require_record(paths)
+    addresses = _addresses(record)
+    if node_name not in addresses:
+        raise LabSpecInvalid(f"wanted a node of lab {name} ({', '.join(addresses)}), found {node_name!r}")
+    options = [f"UserKnownHostsFile={paths.known_hosts}", "StrictHostKeyChecking=yes", "IdentitiesOnly=yes"]
+    words = [tools.find("ssh"), "-q", "-i", str(paths.private_key)]
+    words += [part for option in options for part in ("-o", option)]
+    return [*words, f"root@{addresses[node_name]}", *command]
+
+
+def _decide(spec: LabSpec, paths: LabPaths, progress: Progress) -> LabRecord:
+    """What the lab is to be, written down before anything is made, so that `down` and the next `up` know it."""
+    before = load_record(paths)
+    count = spec.node_count or (before.node_count if before else DEFAULT_NODES)
+    if before and count < before.node_count:
+        raise LabSpecInvalid(
+            f"lab {spec.name} has {before.node_count} nodes, wanted {count}: nodes are added, never taken away",
+            f"kanctl lab down --name {spec.name}, then up with --nodes {count}",
+        )
+    hardware = (before.hardware if before else {}) | dict(spec.hardware)
+    if unknown := [node for node in hardware if node not in {f"node{index}" for index in range(1, count + 1)}]:
+        raise LabSpecInvalid(f"--hardware names {', '.join(unknown)}; the lab has node1 to node{count}")
+    # Running nodes keep the tree they started from; a lab whose cache was removed gets the present one.
+    is_cached = before is not None and Path(before.rootfs).is_dir()
+    rootfs = before.rootfs if before and is_cached else str(ensure_rootfs(spec.cache_root, progress))
+    record = LabRecord(
+        name=spec.name,
+        subnet=before.subnet if before else str(network.choose_subnet(network.networks_in_use())),
+        node_count=count,
+        hardware=hardware,
+        rootfs=rootfs,
+    )
+    save_record(paths, record)
+    return record
+
+
+def _write_lab_files(spec: LabSpec, paths: LabPaths, record: LabRecord, nodes: list[NodePaths]) -> None:
+    """Keys, the shared layer, known_hosts and the inventory."""
+    image.make_lab_key(paths)
+    public_keys = {_addresses(record)[node.name]: image.make_host_key(node) for node in nodes}
+    # The layer lies under mounted nodes and must not change while they run.
+    if not any(mounts.is_mount_point(node.root) for node in nodes):
+        image.make_image(paths)
+    paths.shared.mkdir(parents=True, exist_ok=True)
+    write_atomically(paths.known_hosts, known_hosts_text(public_keys))
+    text = inventory_text(record, known_hosts=paths.known_hosts, private_key=paths.private_key)
+    write_atomically(paths.inventory, text)
+    for path in [*paths.private_key.parent.iterdir(), paths.private_key.parent]:
+        os.chown(path, *spec.owner)
+
+
+def _ensure_node(node: NodePaths, record: LabRecord, progress: Progress) -> None:
+    """The node's container is running; what a crash left of it is cleared first."""
+    is_alive = processes.find_supervisor(node) is not None and bool(processes.find_node(node))
+    if not is_alive:
+        processes.stop(filter(None, [processes.find_supervisor(node)]), patience_s=0)
+        processes.kill_node(node)
+        progress(f"starting {node.name} ({_addresses(record)[node.name]})")
+    network.ensure_node_link(node, record.subnet)
+    if not mounts.is_mount_point(node.root):
+        for folder in (node.upper, node.work, node.root):
+            folder.mkdir(parents=True, exist_ok=True)
+        lower = [node.lab.image, Path(record.rootfs)]
+        mounts.mount_overlay(lower=lower, upper=node.upper, work=node.work, target=node.root)
+    image.write_node_files(node, _addresses(record))
+    if not is_alive:
+        _start_supervisor(node)
+
+
+def _start_supervisor(node: NodePaths) -> None:
+    words = [sys.executable, *processes.supervisor_words(node)]
+    if host.is_booted_with_systemd():
+        # A unit of its own, so that it outlives the login session and may make cgroups below its own.
+        properties = [
+            "--property=Delegate=yes",
+            "--property=KillMode=mixed",
+            f"--property=StandardOutput=append:{node.console_log}",
+        ]
+        tools.run(["systemd-run", "--quiet", "--collect", f"--unit={node.machine}", *properties, "--", *words])
+        return
+    with node.console_log.open("ab") as log:
+        subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True)
+
+
+def _wait_for_ssh(nodes: list[NodePaths], record: LabRecord) -> None:
+    """Raises LabError when a node does not answer in time, or its container ended."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    waiting = list(nodes)
+    while waiting := [node for node in waiting if not _answers_ssh(_addresses(record)[node.name])]:
+        dead = [node for node in waiting if processes.find_supervisor(node) is None]
+        if dead or time.monotonic() > deadline:
+            late = (dead or waiting)[0]
+            what = "its container ended while it started" if dead else f"no SSH within {START_TIMEOUT_S} s"
+            raise LabError(
+                f"{late.name}: {what}; its console said:\n{_tail(late.console_log)}", f"see {late.console_log}"
+            )
+        time.sleep(0.2)
+
+
+def _answers_ssh(address: str) -> bool:
+    try:
+        with socket.create_connection((address, 22), timeout=1) as connection:
+            connection.settimeout(2)
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+def _node_status(node: NodePaths, record: LabRecord) -> NodeStatus:
+    address = _addresses(record)[node.name]
+    supervisor = processes.find_supervisor(node)
+    state = "stopped" if supervisor is None else "running" if _answers_ssh(address) else "starting"
+    return NodeStatus(
+        name=node.name,
+        address=address,
+        state=state,
+        supervisor_pid=supervisor,
+        hardware=record.hardware.get(node.name),
+        console_log=node.console_log,
+    )
+
+
+def _stop_everything(paths: LabPaths) -> None:
+    """Supervisors first, which shut their nodes down in order; then whatever a crash left, found by every trace."""
+    processes.stop(processes.find_supervisors(paths), patience_s=10)
+    for node in _nodes_with_traces(paths):
+        processes.kill_node(node)
+        for folder in (NSPAWN_DIR / "propagate" / node.machine, NSPAWN_DIR / "unix-export" / node.machine):
+            mounts.unmount_below(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _nodes_with_traces(paths: LabPaths) -> list[NodePaths]:
+    """Every node that may have left something, also when the record is lost."""
+    names = {name.rpartition("-")[2] for name in network.netns_names(paths)}
+    names |= {folder.name for folder in (paths.folder / "nodes").glob("node*")}
+    for base in cgroups.hierarchies():
+        names |= {folder.name for folder in (base / paths.cgroup).glob("node*")}
+    return [paths.node(int(name.removeprefix("node"))) for name in sorted(names)]
+
+
+def _remove_files(paths: LabPaths) -> None:
+    if left := mounts.list_below(paths.folder):
+        raise LabError(f"{left[0]} is still mounted, so {paths.folder} was kept", f"umount {left[0]}, then again")
+    if paths.folder.exists():
+        shutil.rmtree(paths.folder)
+
+
+def _addresses(record: LabRecord) -> dict[str, str]:
+    return {f"node{index}": network.node_address(record.subnet, index) for index in range(1, record.node_count + 1)}
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    return "\n".join(f"  {line}" for line in lines[-8:]) or "  nothing"

@@ -1,0 +1,94 @@
+"""The one place of the lab that runs other programs: words in, text out, an error that shows what was said."""
+
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+
+from .errors import LabToolsMissing, ToolFailed
+
+# Program -> the Debian package that brings it.
+PACKAGES = {
+    "mmdebstrap": "mmdebstrap",
+    "systemd-nspawn": "systemd-container",
+    "ip": "iproute2",
+    "nft": "nftables",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
+    "mount": "mount",
+}
+# Many users' PATH lacks the sbin folders even under sudo; ip and nft live there.
+SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+
+
+def run(words: Sequence[str], *, stdin: str = "", ok_codes: Sequence[int] = (0,)) -> str:
+    """Run a program to its end and return its stdout. Raises ToolFailed, LabToolsMissing."""
+    done = subprocess.run([find(words[0]), *words[1:]], input=stdin, capture_output=True, text=True, check=False)
+    if done.returncode not in ok_codes:
+        raise _failed(words, done.returncode, done.stderr or done.stdout)
+    return done.stdout
+
+
+def run_with_progress(
+    words: Sequence[str], *, stdin: str, environment: Mapping[str, str], on_line: Callable[[str], None]
+) -> None:
+    """Run a long program, passing each line it says on as it comes. Raises ToolFailed with the last ones."""
+    process = subprocess.Popen(
+        [find(words[0]), *words[1:]],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=dict(environment),
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    said: list[str] = []
+    try:
+        process.stdin.write(stdin)
+        process.stdin.close()
+        for line in process.stdout:
+            said.append(line.rstrip())
+            on_line(line.rstrip())
+    finally:
+        # On Ctrl-C the program got the signal as well and is given the time to tidy up after itself.
+        _wait_or_kill(process)
+    if process.returncode != 0:
+        raise _failed(words, process.returncode, "\n".join(said))
+
+
+def find(program: str) -> str:
+    """The program's full path. Raises LabToolsMissing."""
+    path = shutil.which(program) or shutil.which(program, path=":".join(SBIN))
+    if path is None:
+        raise LabToolsMissing(
+            f"wanted the program {program}, found none on PATH",
+            f"apt-get install -y {PACKAGES.get(program, program)}",
+        )
+    return path
+
+
+def require_all() -> None:
+    """Raises LabToolsMissing with the one command that installs every package that is missing."""
+    missing = [name for name in PACKAGES if not (shutil.which(name) or shutil.which(name, path=":".join(SBIN)))]
+    if missing:
+        packages = sorted({PACKAGES[name] for name in missing})
+        raise LabToolsMissing(
+            f"the lab needs {', '.join(missing)}, not found on this machine",
+            f"apt-get install -y {' '.join(packages)}",
+        )
+
+
+def _wait_or_kill(process: subprocess.Popen[str]) -> None:
+    try:
+        process.wait(timeout=15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _failed(words: Sequence[str], code: int, said: str) -> ToolFailed:
+    tail = "\n  ".join(said.strip().splitlines()[-6:]) or "it said nothing"
+    command = shlex.join(words)
+    shown = command if len(command) <= 300 else f"{command[:300]} ..."
+    return ToolFailed(f"`{shown}` ended with {code}:\n  {tail}")
