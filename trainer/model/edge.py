@@ -1,0 +1,66 @@
+"""Edge layers with their normalisation and start values, and the feed-forward made of two.
+
+Letters: I inputs, O outputs, J = G + 4 weights of an edge (G + 3 spline coefficients, then SiLU's).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+from ..ops.bspline import EdgeForm, SplineGrid, edge_linear
+
+# Under N(0, 1) inputs: E[silu(x)^2], and E[sum over k of B_k(x)^2] on the grid of limit 3.
+SILU_POWER = 0.353
+BASES_POWER = 0.479
+# Share of an edge's output variance that starts in its spline; the rest starts in its SiLU part.
+SPLINE_SHARE = 0.2
+NORM_EPSILON = 1e-6
+
+
+class EdgeLayer(nn.Module):
+    """One Kolmogorov-Arnold layer: each output is a sum of one learned curve per input.
+
+    The input is scaled to a root mean square of 1 first, without learned gains: they would slide the inputs along the
+    fixed grid, and an edge can learn any gain in its curve.
+    """
+
+    def __init__(self, inputs: int, outputs: int, grid: SplineGrid, form: EdgeForm) -> None:
+        super().__init__()
+        self.grid = grid
+        self.form = form
+        self.weight_JIO = nn.Parameter(torch.empty(grid.bases + 1, inputs, outputs))
+
+    @torch.no_grad()
+    def start(self, generator: torch.Generator, scale: float = 1.0) -> None:
+        """Draw weights that keep the variance of N(0, 1) inputs times `scale` squared."""
+        inputs = self.weight_JIO.shape[1]
+        spline_sd = scale * (SPLINE_SHARE / (BASES_POWER * inputs)) ** 0.5
+        silu_sd = scale * ((1 - SPLINE_SHARE) / (SILU_POWER * inputs)) ** 0.5
+        self.weight_JIO[:-1].normal_(0, spline_sd, generator=generator)
+        self.weight_JIO[-1].normal_(0, silu_sd, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., I) to (..., O)."""
+        normed = F.rms_norm(x, x.shape[-1:], eps=NORM_EPSILON)
+        return edge_linear(normed, self.weight_JIO, self.grid, self.form)
+
+
+class FeedForward(nn.Module):
+    """Two edge layers, width to edge_hidden and back; each normalises its own input."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        grid = SplineGrid(cells=config.grid_cells, limit=config.grid_limit)
+        self.enter = EdgeLayer(config.width, config.edge_hidden, grid, config.edge_form)
+        self.leave = EdgeLayer(config.edge_hidden, config.width, grid, config.edge_form)
+
+    def start(self, generator: torch.Generator, output_scale: float) -> None:
+        """Draw start values; the layer that writes to the residual stream is scaled by `output_scale`."""
+        self.enter.start(generator)
+        self.leave.start(generator, output_scale)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """What to add to the residual stream, (B, T, D)."""
+        out: Tensor = self.leave(self.enter(x_BTD))
+        return out

@@ -1,0 +1,1 @@
+"""Numerical operations, one folder each: public call, plain PyTorch reference, and kernels where they exist."""
