@@ -1,8 +1,7 @@
-"""Brings a lab to the state asked for, takes it down, says how it is. `up` repairs; `down` removes whatever is left."""
+"""Brings a lab to the state asked for, and takes it down. `up` repairs what a crash left; `down` removes it."""
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -12,17 +11,17 @@ from pathlib import Path
 from . import cgroups, host, image, mounts, network, processes, tools
 from .errors import LabError, LabSpecInvalid
 from .inventory_file import inventory_text, known_hosts_text
-from .model import DEFAULT_NODES, STATE_ROOT, LabSpec, LabStatus, NodeStatus, check_name
-from .rootfs import ensure_rootfs, require_space
+from .model import CACHE_ROOT, DEFAULT_NODES, STATE_ROOT, LabSpec, LabStatus, check_name
+from .rootfs import ensure_rootfs, remove_leftovers, require_space
 from .state import (
     LabPaths,
     LabRecord,
     NodePaths,
     load_record,
-    require_record,
     save_record,
     write_atomically,
 )
+from .status import addresses, answers_ssh, read_status
 
 Progress = Callable[[str], None]
 
@@ -39,20 +38,21 @@ def up(spec: LabSpec, progress: Progress) -> LabStatus:
     tools.require_all()
     os.umask(0o022)
     paths = LabPaths(name=spec.name, state_root=spec.state_root)
-    with host.locked(progress):
+    with host.locked(progress), host.explained_disk_errors(spec.state_root):
         record = _decide(spec, paths, progress)
         nodes = [paths.node(index) for index in range(1, record.node_count + 1)]
         require_space(paths.folder, NODE_SPACE_MIB * len(nodes), f"for {len(nodes)} nodes")
         host.prepare()
         network.ensure_bridge(paths, record.subnet)
+        _warn_of_firewall(paths, progress)
         _write_lab_files(spec, paths, record, nodes)
         for node in nodes:
             _ensure_node(node, record, progress)
         _wait_for_ssh(nodes, record)
-    return status(spec.name, spec.state_root)
+    return read_status(spec.name, spec.state_root)
 
 
-def down(name: str, progress: Progress, state_root: Path = STATE_ROOT) -> None:
+def down(name: str, progress: Progress, state_root: Path = STATE_ROOT, cache_root: Path = CACHE_ROOT) -> None:
     """Leave nothing of the lab, in whatever state it is. Raises LabError when something cannot be removed."""
     host.require_root()
     tools.require_all()
@@ -60,6 +60,7 @@ def down(name: str, progress: Progress, state_root: Path = STATE_ROOT) -> None:
     with host.locked(progress):
         if not paths.folder.exists():
             progress(f"no lab named {name} in {state_root}; looking for leftovers")
+        remove_leftovers(cache_root)
         _stop_everything(paths)
         mounts.unmount_below(paths.folder)
         network.remove(paths)
@@ -69,29 +70,6 @@ def down(name: str, progress: Progress, state_root: Path = STATE_ROOT) -> None:
         _remove_files(paths)
         host.restore()
     progress(f"lab {name} is gone")
-
-
-def status(name: str, state_root: Path = STATE_ROOT) -> LabStatus:
-    """The lab as it is now; needs no root. Raises LabMissing."""
-    paths = LabPaths(name=check_name(name), state_root=state_root)
-    record = require_record(paths)
-    nodes = [_node_status(paths.node(index), record) for index in range(1, record.node_count + 1)]
-    return LabStatus(
-        name=name, subnet=record.subnet, inventory=paths.inventory, shared_dir=paths.shared, nodes=tuple(nodes)
-    )
-
-
-def ssh_words(name: str, node_name: str, command: list[str], state_root: Path = STATE_ROOT) -> list[str]:
-    """The ssh command that runs `command` on a node, or opens a shell. Raises LabMissing, LabSpecInvalid."""
-    paths = LabPaths(name=check_name(name), state_root=state_root)
-    record = require_record(paths)
-    addresses = _addresses(record)
-    if node_name not in addresses:
-        raise LabSpecInvalid(f"wanted a node of lab {name} ({', '.join(addresses)}), found {node_name!r}")
-    options = [f"UserKnownHostsFile={paths.known_hosts}", "StrictHostKeyChecking=yes", "IdentitiesOnly=yes"]
-    words = [tools.find("ssh"), "-q", "-i", str(paths.private_key)]
-    words += [part for option in options for part in ("-o", option)]
-    return [*words, f"root@{addresses[node_name]}", *command]
 
 
 def _decide(spec: LabSpec, paths: LabPaths, progress: Progress) -> LabRecord:
@@ -120,10 +98,18 @@ def _decide(spec: LabSpec, paths: LabPaths, progress: Progress) -> LabRecord:
     return record
 
 
+def _warn_of_firewall(paths: LabPaths, progress: Progress) -> None:
+    for chain in network.dropping_chains(tools.run(["nft", "-j", "list", "chains"])):
+        progress(
+            f"the firewall chain `{chain}` of this machine drops forwarded packets: "
+            f"nodes reach the outside only once it accepts the interface {paths.bridge}"
+        )
+
+
 def _write_lab_files(spec: LabSpec, paths: LabPaths, record: LabRecord, nodes: list[NodePaths]) -> None:
     """Keys, the shared layer, known_hosts and the inventory."""
     image.make_lab_key(paths)
-    public_keys = {_addresses(record)[node.name]: image.make_host_key(node) for node in nodes}
+    public_keys = {addresses(record)[node.name]: image.make_host_key(node) for node in nodes}
     # The layer lies under mounted nodes and must not change while they run.
     if not any(mounts.is_mount_point(node.root) for node in nodes):
         image.make_image(paths)
@@ -141,14 +127,14 @@ def _ensure_node(node: NodePaths, record: LabRecord, progress: Progress) -> None
     if not is_alive:
         processes.stop(filter(None, [processes.find_supervisor(node)]), patience_s=0)
         processes.kill_node(node)
-        progress(f"starting {node.name} ({_addresses(record)[node.name]})")
+        progress(f"starting {node.name} ({addresses(record)[node.name]})")
     network.ensure_node_link(node, record.subnet)
     if not mounts.is_mount_point(node.root):
         for folder in (node.upper, node.work, node.root):
             folder.mkdir(parents=True, exist_ok=True)
         lower = [node.lab.image, Path(record.rootfs)]
         mounts.mount_overlay(lower=lower, upper=node.upper, work=node.work, target=node.root)
-    image.write_node_files(node, _addresses(record))
+    image.write_node_files(node, addresses(record))
     if not is_alive:
         _start_supervisor(node)
 
@@ -172,7 +158,7 @@ def _wait_for_ssh(nodes: list[NodePaths], record: LabRecord) -> None:
     """Raises LabError when a node does not answer in time, or its container ended."""
     deadline = time.monotonic() + START_TIMEOUT_S
     waiting = list(nodes)
-    while waiting := [node for node in waiting if not _answers_ssh(_addresses(record)[node.name])]:
+    while waiting := [node for node in waiting if not answers_ssh(addresses(record)[node.name])]:
         dead = [node for node in waiting if processes.find_supervisor(node) is None]
         if dead or time.monotonic() > deadline:
             late = (dead or waiting)[0]
@@ -181,29 +167,6 @@ def _wait_for_ssh(nodes: list[NodePaths], record: LabRecord) -> None:
                 f"{late.name}: {what}; its console said:\n{_tail(late.console_log)}", f"see {late.console_log}"
             )
         time.sleep(0.2)
-
-
-def _answers_ssh(address: str) -> bool:
-    try:
-        with socket.create_connection((address, 22), timeout=1) as connection:
-            connection.settimeout(2)
-            return connection.recv(4) == b"SSH-"
-    except OSError:
-        return False
-
-
-def _node_status(node: NodePaths, record: LabRecord) -> NodeStatus:
-    address = _addresses(record)[node.name]
-    supervisor = processes.find_supervisor(node)
-    state = "stopped" if supervisor is None else "running" if _answers_ssh(address) else "starting"
-    return NodeStatus(
-        name=node.name,
-        address=address,
-        state=state,
-        supervisor_pid=supervisor,
-        hardware=record.hardware.get(node.name),
-        console_log=node.console_log,
-    )
 
 
 def _stop_everything(paths: LabPaths) -> None:
@@ -230,10 +193,6 @@ def _remove_files(paths: LabPaths) -> None:
         raise LabError(f"{left[0]} is still mounted, so {paths.folder} was kept", f"umount {left[0]}, then again")
     if paths.folder.exists():
         shutil.rmtree(paths.folder)
-
-
-def _addresses(record: LabRecord) -> dict[str, str]:
-    return {f"node{index}": network.node_address(record.subnet, index) for index in range(1, record.node_count + 1)}
 
 
 def _tail(log: Path) -> str:

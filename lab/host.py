@@ -3,6 +3,7 @@
 Nothing else of the host is touched; every other object belongs to one lab and goes with it.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -37,6 +38,18 @@ def locked(progress: Callable[[str], None]) -> Iterator[None]:
             progress("waiting for another kanctl lab command on this machine")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def explained_disk_errors(folder: Path) -> Iterator[None]:
+    """Within the block a full or read-only disk is a LabError that says where."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        where = error.filename or folder
+        raise LabError(f"cannot write {where}: {error.strerror}", f"free space: df -h {folder}") from error
 
 
 def prepare() -> None:

@@ -44,7 +44,11 @@ class LabSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStatus:
-    """One node as it is now. `state` is running (SSH answers), starting (processes, no SSH yet) or stopped."""
+    """One node as it is now.
+
+    `state` is running (SSH answers), starting (no SSH yet), stopped, or unsupervised: its supervisor was killed, so it
+    would not come back from a reboot, and the next `up` starts it anew.
+    """
 
     name: str
     address: str

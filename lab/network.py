@@ -80,6 +80,19 @@ table ip {table} {{
 """
 
 
+def dropping_chains(ruleset: str) -> list[str]:
+    """Chains that drop what the host forwards unless a rule of theirs says otherwise, from `nft -j list chains`.
+
+    The lab cannot overrule them: a packet must pass every chain. Docker's `filter FORWARD` is the usual one.
+    """
+    chains = [item["chain"] for item in json.loads(ruleset)["nftables"] if "chain" in item]
+    return [
+        f"{chain['family']} {chain['table']} {chain['name']}"
+        for chain in chains
+        if chain.get("hook") == "forward" and chain.get("policy") == "drop" and chain["family"] in {"ip", "inet"}
+    ]
+
+
 def ensure_node_link(node: NodePaths, subnet: str) -> None:
     """The node's network namespace exists, with a cable to the bridge, its address and its default route."""
     if not _netns_works(node.netns):

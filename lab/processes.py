@@ -60,6 +60,19 @@ def kill_node(node: NodePaths) -> None:
         time.sleep(0.05)
 
 
+def kill_groups_naming(word: str) -> None:
+    """Kill the process group of every program that has `word` among its arguments, and wait until they are gone."""
+    own = os.getpgid(0)
+    while named := [pid for pid, words in _command_lines() if word in words and _is_alive(pid)]:
+        for pid in named:
+            try:
+                if os.getpgid(pid) != own:
+                    os.killpg(os.getpgid(pid), signal.SIGKILL)
+            except ProcessLookupError:
+                continue  # It went with another one's group.
+        time.sleep(0.05)
+
+
 def _command_lines() -> list[tuple[int, list[str]]]:
     found = []
     for path in PROC.glob("[0-9]*/cmdline"):

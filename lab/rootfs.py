@@ -1,5 +1,6 @@
 """The root file system that all nodes share: built once with mmdebstrap, kept by the hash of what it is made from."""
 
+import errno
 import hashlib
 import json
 import os
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import mounts, tools
+from . import mounts, processes, tools
 from .apt_sources import Release, Source, kept_apt_options, read_release, read_sources
 from .errors import LabError, ToolFailed
 
@@ -82,7 +83,7 @@ def ensure_rootfs(cache_root: Path, progress: Callable[[str], None]) -> Path:
     """The unpacked tree for this machine's inputs, built when it is not in the cache yet. Raises LabError."""
     inputs = read_inputs()
     tree = cache_root / f"rootfs-{inputs.content_hash()}"
-    _remove_leftovers(cache_root)
+    remove_leftovers(cache_root)
     if tree.is_dir():
         return tree
     cache_root.mkdir(parents=True, exist_ok=True)
@@ -170,13 +171,19 @@ def _hash_certificates(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _remove_leftovers(cache_root: Path) -> None:
-    """Builds that were killed; the lab's lock is held, so none of them is alive."""
+def remove_leftovers(cache_root: Path) -> None:
+    """Clear builds whose command was killed, with the mmdebstrap that works on alone; to be called under the lock."""
     for partial in cache_root.glob("building-*"):
+        processes.kill_groups_naming(str(partial))
         _remove_tree(partial)
 
 
 def _remove_tree(tree: Path) -> None:
     mounts.unmount_below(tree)
-    if tree.exists():
-        shutil.rmtree(tree)
+    while tree.exists():
+        try:
+            shutil.rmtree(tree)
+        except OSError as error:
+            # A killed dpkg may finish its last write while we remove.
+            if error.errno != errno.ENOTEMPTY:
+                raise

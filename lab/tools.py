@@ -1,7 +1,9 @@
 """The one place of the lab that runs other programs: words in, text out, an error that shows what was said."""
 
+import os
 import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 
@@ -32,7 +34,10 @@ def run(words: Sequence[str], *, stdin: str = "", ok_codes: Sequence[int] = (0,)
 def run_with_progress(
     words: Sequence[str], *, stdin: str, environment: Mapping[str, str], on_line: Callable[[str], None]
 ) -> None:
-    """Run a long program, passing each line it says on as it comes. Raises ToolFailed with the last ones."""
+    """Run a long program, passing each line it says on as it comes. Raises ToolFailed with the last ones.
+
+    It has a process group of its own, so that Ctrl-C reaches only us and we end it with all its children.
+    """
     process = subprocess.Popen(
         [find(words[0]), *words[1:]],
         stdin=subprocess.PIPE,
@@ -40,6 +45,7 @@ def run_with_progress(
         stderr=subprocess.STDOUT,
         text=True,
         env=dict(environment),
+        start_new_session=True,
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -50,9 +56,9 @@ def run_with_progress(
         for line in process.stdout:
             said.append(line.rstrip())
             on_line(line.rstrip())
+        process.wait()
     finally:
-        # On Ctrl-C the program got the signal as well and is given the time to tidy up after itself.
-        _wait_or_kill(process)
+        _end_group(process)
     if process.returncode != 0:
         raise _failed(words, process.returncode, "\n".join(said))
 
@@ -79,11 +85,11 @@ def require_all() -> None:
         )
 
 
-def _wait_or_kill(process: subprocess.Popen[str]) -> None:
-    try:
-        process.wait(timeout=15)
-    except subprocess.TimeoutExpired:
-        process.kill()
+def _end_group(process: subprocess.Popen[str]) -> None:
+    """Nothing to do after an ordinary end; otherwise the program goes with all its children."""
+    if process.poll() is None:
+        # Not a polite signal: mmdebstrap answers none that reaches it alone, and the caller removes what it made.
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 

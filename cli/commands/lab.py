@@ -71,7 +71,7 @@ def status(name: NameOption = "lab", as_json: JsonOption = False) -> None:
 
       kanctl lab status --name gpus --json
     """
-    from kanctl.lab.containers import status as read_status
+    from kanctl.lab.status import read_status
 
     found = read_status(name)
     if as_json:
@@ -96,7 +96,7 @@ def ssh(
 
       kanctl lab ssh node2 systemctl is-system-running
     """
-    from kanctl.lab.containers import ssh_words
+    from kanctl.lab.status import ssh_words
 
     words = command[1:] if command and command[0] == "--" else command or []
     remote = words if len(words) < 2 else [shlex.join(words)]
