@@ -42,6 +42,13 @@ class Answer:
         return self.stdout
 
 
+class _WholeText(io.StringIO):
+    """A command's stdin that invoke gets in one piece; by itself it asks for one character every 10 ms."""
+
+    def read(self, size: int | None = -1, /) -> str:
+        return super().read()
+
+
 class Remote:
     """An open connection to one node."""
 
@@ -65,7 +72,7 @@ class Remote:
                 hide=True,
                 warn=True,
                 timeout=timeout_s,
-                in_stream=io.StringIO(stdin) if stdin is not None else False,
+                in_stream=_WholeText(stdin) if stdin is not None else False,
             )
         except CommandTimedOut as error:
             raise NodeUnreachableError(
@@ -78,10 +85,16 @@ class Remote:
             node=self.node.name, words=tuple(words), code=result.exited, stdout=result.stdout, stderr=result.stderr
         )
 
-    def stream(self, words: Sequence[str], *, as_root: bool = False) -> Iterator[str]:
-        """Lines of a command's stdout as they come, until it ends or the caller stops asking."""
+    def stream(self, words: Sequence[str], *, as_root: bool = False, silence_s: float | None = None) -> Iterator[str]:
+        """Lines of a command's stdout as they come, until it ends or the caller stops asking.
+
+        `silence_s`: no line for so long means that the link is lost, and raises NodeUnreachableError; a machine that
+        loses its power says no goodbye. Without it a silent command is waited for without end.
+        """
         try:
-            _, stdout, _ = self._connection.client.exec_command(shlex.join(self._elevated(words, as_root)))
+            _, stdout, _ = self._connection.client.exec_command(
+                shlex.join(self._elevated(words, as_root)), timeout=silence_s
+            )
             with stdout.channel:
                 for line in stdout:
                     yield line.rstrip("\n")
