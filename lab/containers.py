@@ -36,9 +36,8 @@ def up(spec: LabSpec, progress: Progress) -> LabStatus:
     """Bring the lab up, or repair it. Returns once every node answers over SSH. Raises LabError, LabToolsMissing."""
     host.require_root()
     tools.require_all()
-    os.umask(0o022)
     paths = LabPaths(name=spec.name, state_root=spec.state_root)
-    with host.locked(progress), host.explained_disk_errors(spec.state_root):
+    with host.locked(progress), host.plain_umask(), host.explained_disk_errors(spec.state_root):
         record = _decide(spec, paths, progress)
         nodes = [paths.node(index) for index in range(1, record.node_count + 1)]
         require_space(paths.folder, NODE_SPACE_MIB * len(nodes), f"for {len(nodes)} nodes")
@@ -142,16 +141,28 @@ def _ensure_node(node: NodePaths, record: LabRecord, progress: Progress) -> None
 def _start_supervisor(node: NodePaths) -> None:
     words = [sys.executable, *processes.supervisor_words(node)]
     if host.is_booted_with_systemd():
-        # A unit of its own, so that it outlives the login session and may make cgroups below its own.
-        properties = [
-            "--property=Delegate=yes",
-            "--property=KillMode=mixed",
-            f"--property=StandardOutput=append:{node.console_log}",
-        ]
-        tools.run(["systemd-run", "--quiet", "--collect", f"--unit={node.machine}", *properties, "--", *words])
+        tools.run(unit_words(node, words))
         return
     with node.console_log.open("ab") as log:
         subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True)
+
+
+def unit_words(node: NodePaths, words: list[str]) -> list[str]:
+    """The command that runs `words` as a unit: it outlives the login session and may make cgroups below its own."""
+    log = f"append:{node.console_log}"
+    properties = ["Delegate=yes", "KillMode=mixed", f"StandardOutput={log}", f"StandardError={log}"]
+    # systemd starts with an empty environment; these two decide which kanctl and which tools are found.
+    kept = [f"{key}={os.environ[key]}" for key in ("PATH", "PYTHONPATH") if key in os.environ]
+    return [
+        "systemd-run",
+        "--quiet",
+        "--collect",
+        f"--unit={node.machine}",
+        *[f"--property={text}" for text in properties],
+        *[f"--setenv={text}" for text in kept],
+        "--",
+        *words,
+    ]
 
 
 def _wait_for_ssh(nodes: list[NodePaths], record: LabRecord) -> None:

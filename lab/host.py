@@ -41,6 +41,16 @@ def locked(progress: Callable[[str], None]) -> Iterator[None]:
 
 
 @contextmanager
+def plain_umask() -> Iterator[None]:
+    """Within the block new files are readable by all: the users inside a node need the files that we put there."""
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@contextmanager
 def explained_disk_errors(folder: Path) -> Iterator[None]:
     """Within the block a full or read-only disk is a LabError that says where."""
     try:

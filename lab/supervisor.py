@@ -32,6 +32,8 @@ def nspawn_words(node: NodePaths) -> list[str]:
         f"--hostname={node.name}",
         f"--network-namespace-path=/run/netns/{node.netns}",
         f"--bind={node.lab.shared}:{SHARED_DIR_IN_NODE}",
+        # nspawn gives this with a network of its own making; the node's namespace is as private as that.
+        "--capability=CAP_NET_ADMIN",
         "--link-journal=no",
         "--resolv-conf=off",
         "--timezone=off",
