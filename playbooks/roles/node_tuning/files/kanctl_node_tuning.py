@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Put the CPU governor, huge-page policy and NIC interrupts of this node as /etc/kanctl/node-tuning.json wants them.
 
-`apply` writes what differs and `check` only tells; both print one line per difference. Installed by kanctl's role
+`check` prints one line per difference, `apply` writes them and prints what it wrote. Installed by kanctl's role
 node_tuning and started at boot by kanctl-node-tuning.service. Standard library only: it runs before anything of ours.
 """
 
@@ -84,11 +84,13 @@ def all_changes(root: Path, config: dict) -> list[tuple[Path, str]]:
 
 def write(path: Path, value: str) -> bool:
     """Write one value; False where the kernel keeps it for itself, as it does with managed interrupts."""
+    before = read(path) or "unset"
     try:
         path.write_text(value)
     except OSError as error:
         print(f"{path}: wanted {value}, the kernel refused: {os.strerror(error.errno or 0)}", file=sys.stderr)
         return False
+    print(f"{path}: {before} -> {value}")
     return True
 
 
@@ -100,9 +102,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, default=Path("/"), help="another file tree, for tests")
     arguments = parser.parse_args(argv)
     changes = all_changes(arguments.root, json.loads(arguments.config.read_text()))
-    for path, value in changes:
-        print(f"{path}: {read(path) or 'unset'} -> {value}")
     if arguments.verb == "check":
+        for path, value in changes:
+            print(f"{path}: {read(path) or 'unset'}, wanted {value}")
         return EXIT_DIFFERS if changes else 0
     refused = [path for path, value in changes if not write(path, value)]
     return 1 if any("irq" not in path.parts for path in refused) else 0
