@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -142,9 +141,8 @@ def _start_supervisor(node: NodePaths) -> None:
     words = [sys.executable, *processes.supervisor_words(node)]
     if host.is_booted_with_systemd():
         tools.run(unit_words(node, words))
-        return
-    with node.console_log.open("ab") as log:
-        subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True)
+    else:
+        tools.start_detached(words, node.console_log)
 
 
 def unit_words(node: NodePaths, words: list[str]) -> list[str]:

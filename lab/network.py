@@ -40,6 +40,11 @@ def node_address(subnet: str, index: int) -> str:
     return str(IPv4Network(subnet)[10 + index])
 
 
+def hardware_address(subnet: str, index: int) -> str:
+    """A fixed MAC for a node (0: the bridge): with a new one a replaced cable is dead until ARP forgets the old."""
+    return f"02:4b:43:{IPv4Network(subnet)[0].packed[2]:02x}:00:{index:02x}"
+
+
 def networks_in_use() -> list[IPv4Network]:
     """Every IPv4 network that the host has a route to, default routes left out. Shown by `ip route show table all`."""
     routes = json.loads(tools.run(["ip", "-4", "-j", "route", "show", "table", "all"]) or "[]")
@@ -58,7 +63,7 @@ def networks_in_use() -> list[IPv4Network]:
 def ensure_bridge(paths: LabPaths, subnet: str) -> None:
     """The lab's bridge is up, has its address, and nodes reach the outside through it."""
     if not _link_exists(paths.bridge):
-        tools.run(["ip", "link", "add", paths.bridge, "type", "bridge"])
+        tools.run(["ip", "link", "add", paths.bridge, "address", hardware_address(subnet, 0), "type", "bridge"])
     prefix = IPv4Network(subnet).prefixlen
     tools.run(["ip", "addr", "replace", f"{gateway(subnet)}/{prefix}", "dev", paths.bridge])
     tools.run(["ip", "link", "set", paths.bridge, "up"])
@@ -101,7 +106,8 @@ def ensure_node_link(node: NodePaths, subnet: str) -> None:
         tools.run(["ip", "netns", "add", node.netns])
     inside = ["ip", "-n", node.netns]
     if not _link_exists(node.host_interface):
-        peer = ["peer", "name", INTERFACE_IN_NODE, "netns", node.netns]
+        address = hardware_address(subnet, node.index)
+        peer = ["peer", "name", INTERFACE_IN_NODE, "address", address, "netns", node.netns]
         tools.run(["ip", "link", "add", node.host_interface, "type", "veth", *peer])
     tools.run(["ip", "link", "set", node.host_interface, "master", node.lab.bridge, "up"])
     prefix = IPv4Network(subnet).prefixlen

@@ -22,18 +22,18 @@ def supervisor_words(node: NodePaths) -> list[str]:
 def find_supervisor(node: NodePaths) -> int | None:
     """The process id of the node's supervisor, None when there is none."""
     wanted = supervisor_words(node)
-    return next((pid for pid, words in _command_lines() if words[-len(wanted) :] == wanted), None)
+    return next((pid for pid, words in command_lines() if words[-len(wanted) :] == wanted), None)
 
 
 def find_supervisors(lab: LabPaths) -> list[int]:
     """The supervisors of all nodes of the lab."""
     wanted = ["-m", SUPERVISOR_MODULE, str(lab.state_root), lab.name]
-    return [pid for pid, words in _command_lines() if words[-5:-1] == wanted]
+    return [pid for pid, words in command_lines() if words[-5:-1] == wanted]
 
 
 def find_node(node: NodePaths) -> set[int]:
     """Every process of the node except its supervisor: nspawn, and all that runs inside."""
-    nspawn = {pid for pid, words in _command_lines() if f"--machine={node.machine}" in words}
+    nspawn = {pid for pid, words in command_lines() if f"--machine={node.machine}" in words}
     in_cgroup = {pid for base in cgroups.hierarchies() for pid in cgroups.members(base / node.cgroup)}
     return nspawn | in_cgroup | _in_netns(network.NETNS_DIR / node.netns)
 
@@ -63,7 +63,7 @@ def kill_node(node: NodePaths) -> None:
 def kill_groups_naming(word: str) -> None:
     """Kill the process group of every program that has `word` among its arguments, and wait until they are gone."""
     own = os.getpgid(0)
-    while named := [pid for pid, words in _command_lines() if word in words and _is_alive(pid)]:
+    while named := [pid for pid, words in command_lines() if word in words and _is_alive(pid)]:
         for pid in named:
             try:
                 if os.getpgid(pid) != own:
@@ -73,7 +73,8 @@ def kill_groups_naming(word: str) -> None:
         time.sleep(0.05)
 
 
-def _command_lines() -> list[tuple[int, list[str]]]:
+def command_lines() -> list[tuple[int, list[str]]]:
+    """Every process of this machine with its arguments."""
     found = []
     for path in PROC.glob("[0-9]*/cmdline"):
         try:

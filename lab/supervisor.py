@@ -22,7 +22,7 @@ STOP_PATIENCE_S = 8
 def nspawn_words(node: NodePaths) -> list[str]:
     """The command that boots the node's root file system in its own network namespace."""
     return [
-        tools.find("systemd-nspawn"),
+        "systemd-nspawn",
         "--quiet",
         "--register=no",
         "--keep-unit",
@@ -79,9 +79,7 @@ class Supervisor:
         self._clear(bases)
         self._say("booting")
         with cgroups.entered(self.node.cgroup, bases):
-            self.container = subprocess.Popen(
-                nspawn_words(self.node), env=nspawn_environment(), stdin=subprocess.DEVNULL, cwd="/"
-            )
+            self.container = tools.start(nspawn_words(self.node), nspawn_environment())
         return self.container.wait()
 
     def _clear(self, bases: list[Path]) -> None:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from .errors import LabToolsMissing, ToolFailed
 
@@ -61,6 +62,19 @@ def run_with_progress(
         _end_group(process)
     if process.returncode != 0:
         raise _failed(words, process.returncode, "\n".join(said))
+
+
+def start(words: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a program that the caller waits for; it says what it says where the caller does."""
+    return subprocess.Popen([find(words[0]), *words[1:]], env=dict(environment), stdin=subprocess.DEVNULL, cwd="/")
+
+
+def start_detached(words: Sequence[str], log: Path) -> None:
+    """Start a program that outlives this one and its terminal, and adds what it says to `log`."""
+    with log.open("ab") as file:
+        subprocess.run(
+            [find("setsid"), "--fork", *words], stdin=subprocess.DEVNULL, stdout=file, stderr=file, cwd="/", check=True
+        )
 
 
 def find(program: str) -> str:
