@@ -1,1 +1,1 @@
-"""What a node and its GPUs are doing (samples), and whether a node is fit to train (health). Never imports another folder."""
+"""What a node and its GPUs are doing (samples), and whether a node is fit to train (health)."""

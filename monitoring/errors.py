@@ -1,6 +1,6 @@
 """What can go wrong while measuring; a value that a GPU does not have is None and no error."""
 
-from kanctl.errors import KanctlError, MissingToolError
+from kanctl.errors import BadInputError, KanctlError, MissingToolError
 
 
 class NvmlUnavailable(MissingToolError):
@@ -17,3 +17,7 @@ class FactsInvalid(KanctlError):
 
 class ExporterPortTaken(KanctlError):
     """The exporter cannot listen where it was told to."""
+
+
+class UnknownCheck(BadInputError):
+    """A name given to --only is no check's."""

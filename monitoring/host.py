@@ -86,7 +86,7 @@ def read_nics(sys_root: Path) -> dict[str, tuple[int, int]]:
 
 
 def read_rdma_ports(sys_root: Path) -> dict[str, tuple[int, int]]:
-    """(received, sent) bytes per RDMA port, mlx5_0/1. Shell: cat /sys/class/infiniband/*/ports/*/counters/port_*_data."""
+    """(received, sent) bytes per RDMA port, mlx5_0/1. Shell: cat /sys/class/infiniband/*/ports/1/counters/port_*."""
     ports = {}
     for folder in sorted(sys_root.glob("class/infiniband/*/ports/*/counters")):
         name = f"{folder.parts[-4]}/{folder.parts[-2]}"
