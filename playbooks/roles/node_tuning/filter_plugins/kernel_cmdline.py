@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ansible.errors import AnsibleFilterError
 
-# Nothing that a boot loader's shell would expand may pass.
-ARGUMENT = re.compile(r"^[A-Za-z0-9_.-]+(=[A-Za-z0-9_.,:;/@+-]*)?$")
+# Nothing that the shell or GRUB would expand or take as an end may pass.
+ARGUMENT = re.compile(r"^[A-Za-z0-9_.-]+(=[A-Za-z0-9_.,:/@+-]*)?$")
 PLACEHOLDER = re.compile(r"\{([a-z0-9_]+)\}")
 KERNEL_LINE = re.compile(r"^Kernel:\s*(<=|>=|<|>)\s*(\d+(?:\.\d+)*)$")
 COMPARE: dict[str, Callable[[tuple[int, ...], tuple[int, ...]], bool]] = {
@@ -109,7 +109,7 @@ def checked(arguments: list[dict[str, str]]) -> list[dict[str, str]]:
         argument = row["argument"]
         key = argument_key(argument)
         if not ARGUMENT.match(argument):
-            raise AnsibleFilterError(f"{argument!r} is not one kernel argument. Next: letters, digits and .,:;/@+-_= only.")
+            raise AnsibleFilterError(f"{argument!r} is not one kernel argument. Next: letters, digits and .,:/@+-_= only.")
         if key in seen and key not in REPEATABLE:
             raise AnsibleFilterError(f"{argument!r} contradicts {seen[key]!r}. Next: keep one of the two.")
         seen[key] = argument

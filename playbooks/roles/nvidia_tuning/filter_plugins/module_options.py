@@ -9,6 +9,8 @@ from ansible.errors import AnsibleFilterError
 
 NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_]*$")
 VALUE = re.compile(r"^[A-Za-z0-9_.,:=/-]*$")
+# /proc/driver/nvidia/params calls this one by another name than modprobe does.
+SHOWN_AS = {"RestrictProfilingToAdminUsers": "RmProfilingAdminOnly"}
 # Names that are often written and do nothing; modprobe itself would only log them as unknown, if at all.
 NO_SUCH_OPTION = {
     "NVreg_PeerMappingOverride": "it is a registry dword: put it in nvidia_tuning_extra_registry_dwords",
@@ -57,15 +59,16 @@ def module_options(rows: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def options_not_loaded(rows: list[dict[str, str]], dwords: str, params: str) -> list[str]:
-    """The options that /proc/driver/nvidia/params does not show with the wanted value.
+    """The options that /proc/driver/nvidia/params shows with another value than the wanted one.
 
-    The file names them without `NVreg_`; only options of the module nvidia are in it.
+    The file names them without `NVreg_`; an option that is not in it cannot be read back and is left out here.
     """
-    shown = dict(re.findall(r"^(\w+):\s*(.*?)\s*$", params, flags=re.MULTILINE))
-    wanted = {row["name"].removeprefix("NVreg_"): row["value"] for row in rows if row["module"] == "nvidia"}
+    shown = dict(re.findall(r"^(\w+): *(.*?) *$", params, flags=re.MULTILINE))
+    names = {row["name"].removeprefix("NVreg_"): row["value"] for row in rows if row["module"] == "nvidia"}
+    wanted = {SHOWN_AS.get(name, name): value for name, value in names.items()}
     if dwords:
         wanted["RegistryDwords"] = dwords
-    return [f"{name}={value}" for name, value in wanted.items() if shown.get(name, "").strip('"') != value]
+    return [f"{name}={value}" for name, value in wanted.items() if shown.get(name, value).strip('"') != value]
 
 
 class FilterModule:
