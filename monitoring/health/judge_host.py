@@ -191,6 +191,8 @@ def judge_oom(view: View) -> Verdict:
     """Kills for lack of memory since the start; source: the kernel's counter oom_kill."""
     boot = view.facts.boot
     since = f"in the {_span(boot.uptime_s)} since the start"
+    if boot.oom_kills is None and view.facts.is_container:
+        return not_applicable("this container's control group keeps no count")
     if boot.oom_kills is None:
         return Verdict(
             status="unknown",
