@@ -185,14 +185,6 @@ def require_record(paths: LabPaths) -> LabRecord:
     return record
 
 
-def all_records(state_root: Path) -> list[LabRecord]:
-    """The records of every lab on this machine; half-made ones without a record are left out."""
-    found = [
-        load_record(LabPaths(name=path.parent.name, state_root=state_root)) for path in state_root.glob("*/lab.json")
-    ]
-    return [record for record in found if record is not None]
-
-
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     """Write a file so that readers see the old text or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -73,17 +73,18 @@ def lab_host() -> None:
 
 
 @pytest.fixture
-def make_lab(lab_host: None) -> Iterator[type[Lab]]:
-    """Makes Lab values whose labs are taken down after the test, whatever happened in it."""
+def make_lab(lab_host: None) -> Iterator[Callable[[str], Lab]]:
+    """Makes labs of their own for one test, taken down after it whatever happened; the letter keeps them apart."""
     made: list[Lab] = []
 
-    class Tracked(Lab):
-        def __post_init__(self) -> None:
-            made.append(self)
+    def make(letter: str) -> Lab:
+        made.append(Lab(name=f"{letter}{os.getpid() % 1_000_000}"))
+        return made[-1]
 
-    yield Tracked
+    yield make
     for lab in made:
         lab.down()
+        assert lab.traces() == {}
 
 
 @pytest.fixture(scope="session")

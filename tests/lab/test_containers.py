@@ -158,7 +158,7 @@ def test_fewer_nodes_than_there_are_is_refused(lab):
 
 
 def test_down_leaves_nothing_after_everything_was_killed(make_lab):
-    other = make_lab(f"u{os.getpid() % 1_000_000}")
+    other = make_lab("u")
     status = other.up(node_count=2, hardware=(("node2", "h200"),))
     assert "kanctl_recorded_hardware: h200" in status.inventory.read_text()
     for node in status.nodes:
@@ -174,7 +174,7 @@ def test_down_leaves_nothing_after_everything_was_killed(make_lab):
 
 
 def test_labs_side_by_side_have_networks_of_their_own(lab, make_lab):
-    other = make_lab(f"v{os.getpid() % 1_000_000}")
+    other = make_lab("v")
     assert other.up(node_count=1).subnet != lab.status().subnet
     grown = other.up(node_count=2)
     assert grown.is_running
@@ -185,7 +185,7 @@ def test_labs_side_by_side_have_networks_of_their_own(lab, make_lab):
 
 
 def test_interrupted_up_says_so_and_the_next_one_works(make_lab):
-    other = make_lab(f"w{os.getpid() % 1_000_000}")
+    other = make_lab("w")
     words = [sys.executable, "-m", "kanctl.cli", "lab", "up", "--name", other.name, "--nodes", "1"]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     assert process.stderr is not None
@@ -203,7 +203,7 @@ def test_interrupted_up_says_so_and_the_next_one_works(make_lab):
 
 
 def test_a_full_disk_is_said_before_anything_is_made(make_lab, lab, tmp_path):
-    other = make_lab(f"x{os.getpid() % 1_000_000}")
+    other = make_lab("x")
     tools.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(tmp_path)])
     try:
         with pytest.raises(LabError, match="wanted 400 MiB free"):
