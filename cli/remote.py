@@ -98,6 +98,10 @@ class Remote:
             with stdout.channel:
                 for line in stdout:
                     yield line.rstrip("\n")
+        except TimeoutError as error:
+            raise NodeUnreachableError(
+                f"{self.node.name} has been silent for {silence_s:g} s", "has it lost its power or its network?"
+            ) from error
         except (SSHException, OSError, EOFError) as error:
             raise _unreachable(self.node, error) from error
 
@@ -184,7 +188,7 @@ def _unreachable(node: Node, error: Exception) -> NodeUnreachableError:
             f"ssh -p {node.port} {node.user}@{node.address}, compare the key, accept it",
         )
     return NodeUnreachableError(
-        f"{where} cannot be reached: {error or type(error).__name__}", "is it up, and is sshd running?"
+        f"{where} cannot be reached: {str(error) or type(error).__name__}", "is it up, and is sshd running?"
     )
 
 
