@@ -23,8 +23,9 @@ class RecipeInvalid(BadInputError):
     """A recipe, an override or a config.json is wrong; `problems` holds every mistake, not the first."""
 
     def __init__(self, source: str, problems: Sequence[Problem], next_step: str = "") -> None:
-        count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
-        super().__init__("\n  ".join([f"{source}: {count}", *map(str, problems)]), next_step)
+        lines = [str(problem) for problem in problems]
+        count = f"{len(lines)} mistakes" if len(lines) > 1 else lines.pop()
+        super().__init__("\n  ".join([f"{source}: {count}", *lines]), next_step)
         self.source = source
         self.problems = tuple(problems)
 

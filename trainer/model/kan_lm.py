@@ -22,8 +22,10 @@ class KanLM(nn.Module):
     def __init__(self, config: ModelConfig, *, seed: int) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.width)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        # PyTorch's layers draw start values of their own, replaced below: the caller's generator must not notice.
+        with torch.random.fork_rng(devices=[]):
+            self.embedding = nn.Embedding(config.vocab_size, config.width)
+            self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
         self._start(torch.Generator().manual_seed(seed))
 
