@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import re
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -83,12 +84,12 @@ def bracketed(text: str) -> str:
     return found.group(1) if found else ""
 
 
-def pci_devices(sys: Path) -> list[dict]:
+def pci_devices(sys: Path) -> list[dict[str, Any]]:
     """Every PCI device in address order. Shell: lspci -Dnn."""
     return [pci_device(entry) for entry in sorted((sys / "bus/pci/devices").glob("*"))]
 
 
-def pci_device(entry: Path) -> dict:
+def pci_device(entry: Path) -> dict[str, Any]:
     """One device: numbers as in lspci -n, its driver, and the bridges above it from the root port down."""
     ids = [read_text(entry / name).removeprefix("0x") for name in ("vendor", "device", "class")]
     driver = entry / "driver"
@@ -104,7 +105,7 @@ def pci_device(entry: Path) -> dict:
     }
 
 
-def gpu(device: dict) -> dict:
+def gpu(device: dict[str, Any]) -> dict[str, Any]:
     """A GPU as the roles see it."""
     return {
         "address": device["address"],
@@ -126,7 +127,7 @@ def rdma_names(sys: Path) -> dict[str, tuple[str, str]]:
     return names
 
 
-def nic(device: dict, sys: Path, rdma: dict[str, tuple[str, str]]) -> dict:
+def nic(device: dict[str, Any], sys: Path, rdma: dict[str, tuple[str, str]]) -> dict[str, Any]:
     """A network or InfiniBand controller with its interfaces. Shell: ls /sys/bus/pci/devices/ADDRESS/net."""
     name, layer = rdma.get(device["address"], ("", ""))
     folder = sys / "bus/pci/devices" / device["address"]
@@ -144,7 +145,7 @@ def nic(device: dict, sys: Path, rdma: dict[str, tuple[str, str]]) -> dict:
     }
 
 
-def numa_nodes(sys: Path) -> list[dict]:
+def numa_nodes(sys: Path) -> list[dict[str, Any]]:
     """NUMA nodes with their CPUs and memory. Shell: lscpu; numactl --hardware."""
     nodes = []
     for entry in sorted((sys / "devices/system/node").glob("node[0-9]*"), key=lambda path: int(path.name[4:])):
@@ -171,7 +172,7 @@ def kernel_config(root: Path, release: str) -> dict[str, str]:
     return {symbol: values.get(symbol, "n") for symbol in CONFIG_SYMBOLS}
 
 
-def kernel(root: Path) -> dict:
+def kernel(root: Path) -> dict[str, Any]:
     """The running kernel. `preempt` is unknown where debugfs may not be read."""
     release = read_text(root / "proc/sys/kernel/osrelease")
     version = read_text(root / "proc/version")
@@ -191,7 +192,7 @@ def kernel(root: Path) -> dict:
     }
 
 
-def secure_boot(sys: Path) -> dict:
+def secure_boot(sys: Path) -> dict[str, Any]:
     """Secure Boot and lockdown. Shell: mokutil --sb-state; cat /sys/kernel/security/lockdown."""
     variable = sys / "firmware/efi/efivars" / SECURE_BOOT_VARIABLE
     try:
@@ -202,7 +203,7 @@ def secure_boot(sys: Path) -> dict:
     return {"state": state, "lockdown": bracketed(read_text(sys / "kernel/security/lockdown")) or "none"}
 
 
-def collect(root: Path) -> dict:
+def collect(root: Path) -> dict[str, Any]:
     """The whole fact, in the shape that playbooks/recorded/*.yml also have."""
     sys = root / "sys"
     devices = pci_devices(sys)
@@ -227,7 +228,11 @@ def collect(root: Path) -> dict:
 
 def main() -> None:
     """Answer with the fact; changed is always false."""
-    module = AnsibleModule(argument_spec={"root": {"type": "path", "default": "/"}}, supports_check_mode=True)
+    # Ansible ships no types for its module side.
+    module = AnsibleModule(  # type: ignore[no-untyped-call]
+        argument_spec={"root": {"type": "path", "default": "/"}},
+        supports_check_mode=True,
+    )
     module.exit_json(changed=False, ansible_facts={"kanctl_hardware": collect(Path(module.params["root"]))})
 
 

@@ -42,7 +42,9 @@ def test_the_three_profiles_are_there():
 def test_every_argument_has_a_reason_and_a_source(profile):
     for number, comments, argument in cmdline.parse_blocks(profile.read_text()):
         assert cmdline.reason_lines(comments), f"{profile.name}:{number} {argument} has no reason"
-        assert any(line.startswith("Source: ") for line in comments), f"{profile.name}:{number} {argument} has no source"
+        assert any(line.startswith("Source: ") for line in comments), (
+            f"{profile.name}:{number} {argument} has no source"
+        )
 
 
 @per_profile

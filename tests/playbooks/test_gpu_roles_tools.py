@@ -162,8 +162,6 @@ def test_an_interrupt_that_the_kernel_keeps_is_named_and_is_no_failure(machine, 
     assert "the kernel refused" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("text", "cpus"), [("", []), ("3", [3]), ("0-2,8", [0, 1, 2, 8]), ("0-1,4-5\n", [0, 1, 4, 5])]
-)
+@pytest.mark.parametrize(("text", "cpus"), [("", []), ("3", [3]), ("0-2,8", [0, 1, 2, 8]), ("0-1,4-5\n", [0, 1, 4, 5])])
 def test_cpu_lists_are_read_as_the_kernel_writes_them(text, cpus):
     assert tuning.parse_cpulist(text) == cpus

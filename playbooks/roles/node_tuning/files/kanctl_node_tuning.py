@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 EXIT_DIFFERS = 3
 
@@ -43,7 +44,7 @@ def governor_changes(root: Path, governor: str) -> list[tuple[Path, str]]:
 
 
 def hugepage_changes(root: Path, policy: dict[str, str]) -> list[tuple[Path, str]]:
-    """(file, value) where the transparent huge page policy differs. Shell: cat /sys/kernel/mm/transparent_hugepage/*."""
+    """(file, value) where the policy differs. Shell: cat /sys/kernel/mm/transparent_hugepage/enabled."""
     folder = root / "sys/kernel/mm/transparent_hugepage"
     wanted = [(folder / name, value) for name, value in sorted(policy.items()) if value]
     return [(path, value) for path, value in wanted if path.exists() and f"[{value}]" not in read(path)]
@@ -72,7 +73,7 @@ def irq_changes(root: Path, interface: str, isolated: set[int]) -> list[tuple[Pa
     return [(path, value) for path, value in wanted if path.exists() and read(path) != value]
 
 
-def all_changes(root: Path, config: dict) -> list[tuple[Path, str]]:
+def all_changes(root: Path, config: dict[str, Any]) -> list[tuple[Path, str]]:
     """Everything that differs from the configuration."""
     isolated = set(parse_cpulist(config["isolated_cpus"]))
     changes = governor_changes(root, config["cpu_governor"])

@@ -109,7 +109,9 @@ def checked(arguments: list[dict[str, str]]) -> list[dict[str, str]]:
         argument = row["argument"]
         key = argument_key(argument)
         if not ARGUMENT.match(argument):
-            raise AnsibleFilterError(f"{argument!r} is not one kernel argument. Next: letters, digits and .,:/@+-_= only.")
+            raise AnsibleFilterError(
+                f"{argument!r} is not one kernel argument. Next: letters, digits and .,:/@+-_= only."
+            )
         if key in seen and key not in REPEATABLE:
             raise AnsibleFilterError(f"{argument!r} contradicts {seen[key]!r}. Next: keep one of the two.")
         seen[key] = argument
