@@ -33,8 +33,7 @@ NSPAWN_DIR = Path("/run/systemd/nspawn")
 
 def up(spec: LabSpec, progress: Progress) -> LabStatus:
     """Bring the lab up, or repair it. Returns once every node answers over SSH. Raises LabError, LabToolsMissing."""
-    host.require_root()
-    tools.require_all()
+    host.require_ability()
     paths = LabPaths(name=spec.name, state_root=spec.state_root)
     with host.locked(progress), host.plain_umask(), host.explained_disk_errors(spec.state_root):
         record = _decide(spec, paths, progress)
@@ -132,14 +131,18 @@ def _ensure_node(node: NodePaths, record: LabRecord, progress: Progress) -> None
             folder.mkdir(parents=True, exist_ok=True)
         lower = [node.lab.image, Path(record.rootfs)]
         mounts.mount_overlay(lower=lower, upper=node.upper, work=node.work, target=node.root)
-    image.write_node_files(node, addresses(record))
-    if not is_alive:
+    if is_alive:
+        image.add_hosts(node.root / "etc/hosts", addresses(record))
+    else:
+        image.write_node_files(node, addresses(record))
         _start_supervisor(node)
 
 
 def _start_supervisor(node: NodePaths) -> None:
     words = [sys.executable, *processes.supervisor_words(node)]
     if host.is_booted_with_systemd():
+        # A unit whose supervisor was killed may still be ending under this name; 5 says that there is none.
+        tools.run(["systemctl", "stop", f"{node.machine}.service"], ok_codes=(0, 5))
         tools.run(unit_words(node, words))
     else:
         tools.start_detached(words, node.console_log)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import mounts, network, tools
-from .errors import LabError
+from .errors import LabError, ToolFailed
 from .state import write_atomically
 
 RUN_DIR = Path("/run/kanctl")
@@ -25,6 +25,22 @@ def require_root() -> None:
     """Raises LabError for anyone but root."""
     if os.geteuid() != 0:
         raise LabError("the lab makes containers and needs root", "run the same command with sudo")
+
+
+def require_ability() -> None:
+    """Raises LabError, LabToolsMissing where this machine cannot hold a lab: no root, no tools, no containers.
+
+    Changes nothing; a caller with another way (training on this machine alone) can ask first.
+    """
+    require_root()
+    tools.require_all()
+    try:
+        tools.run(["unshare", "--net", "--mount", "true"])
+    except ToolFailed as error:
+        raise LabError(
+            f"root may not make containers here, as inside most containers: {error}",
+            "run the lab on a real or a virtual machine",
+        ) from error
 
 
 @contextmanager

@@ -100,7 +100,7 @@ def make_host_key(node: NodePaths) -> str:
 
 
 def write_node_files(node: NodePaths, addresses: Mapping[str, str]) -> None:
-    """Write the node's own files into its mounted root; what a role changed there later is left alone."""
+    """Write the node's own files into its mounted root before it starts; its name and its id stay what they were."""
     etc = node.root / "etc"
     key = node.folder / "ssh_host_ed25519_key"
     write_atomically(etc / "ssh/ssh_host_ed25519_key", key.read_text(), mode=0o600)

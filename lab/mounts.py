@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from . import tools
+from .errors import LabError, ToolFailed
 
 MOUNTINFO = Path("/proc/self/mountinfo")
 
@@ -22,11 +23,17 @@ def is_mount_point(folder: Path) -> bool:
 
 
 def mount_overlay(*, lower: list[Path], upper: Path, work: Path, target: Path) -> None:
-    """Mount `upper` over the `lower` folders (the first one wins) at `target`."""
+    """Mount `upper` over the `lower` folders (the first one wins) at `target`. Raises LabError."""
     layers = ":".join(str(path) for path in lower)
-    tools.run(
-        ["mount", "-t", "overlay", "overlay", "-o", f"lowerdir={layers},upperdir={upper},workdir={work}", str(target)]
-    )
+    options = f"lowerdir={layers},upperdir={upper},workdir={work}"
+    try:
+        tools.run(["mount", "-t", "overlay", "overlay", "-o", options, str(target)])
+    except ToolFailed as error:
+        kind = tools.run(["stat", "--file-system", "--format=%T", str(upper)]).strip()
+        raise LabError(
+            f"cannot mount an overlay with its upper folder on {kind}: {error}",
+            f"the lab needs root outside a container, and {upper.parent} on a disk with ext4, xfs or btrfs",
+        ) from error
 
 
 def unmount_below(folder: Path) -> None:

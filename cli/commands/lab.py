@@ -33,7 +33,7 @@ def up(
 
       kanctl lab up --nodes 2
 
-      kanctl lab up --name gpus --nodes 3 --hardware node3=h200
+      kanctl lab up --name gpus --nodes 3 --hardware node3=h200-x8
     """
     from kanctl.lab.containers import up as bring_up
 

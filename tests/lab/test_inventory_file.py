@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-import pytest
 import yaml
 
+from kanctl.inventory.load import load_cluster
 from kanctl.lab.inventory_file import inventory_text, known_hosts_text
 from kanctl.lab.state import LabRecord
 
 RECORD = LabRecord(
-    name="demo", subnet="10.73.5.0/24", node_count=2, hardware={"node2": "h200-8x"}, rootfs="/cache/rootfs-1"
+    name="demo", subnet="10.73.5.0/24", node_count=2, hardware={"node2": "h200-x8"}, rootfs="/cache/rootfs-1"
 )
 KNOWN_HOSTS = Path("/var/lib/kanctl/demo/ssh/known_hosts")
 PRIVATE_KEY = Path("/var/lib/kanctl/demo/ssh/id_ed25519")
@@ -23,7 +23,7 @@ def test_inventory_names_nodes_in_order_with_their_addresses():
     nodes = yaml.safe_load(text())["all"]["children"]["nodes"]["hosts"]
     assert list(nodes) == ["node1", "node2"]
     assert nodes["node1"] == {"ansible_host": "10.73.5.11"}
-    assert nodes["node2"] == {"ansible_host": "10.73.5.12", "kanctl_recorded_hardware": "h200-8x"}
+    assert nodes["node2"] == {"ansible_host": "10.73.5.12", "kanctl_recorded_hardware": "h200-x8"}
 
 
 def test_host_keys_are_checked_against_the_labs_own_file():
@@ -34,9 +34,10 @@ def test_host_keys_are_checked_against_the_labs_own_file():
 
 
 def test_the_inventory_reader_accepts_it(tmp_path):
-    load_cluster = pytest.importorskip("kanctl.inventory.load").load_cluster
-    path = tmp_path / "hosts.yml"
-    path.write_text(text())
+    path, known_hosts, private_key = (tmp_path / name for name in ("hosts.yml", "known_hosts", "id_ed25519"))
+    known_hosts.touch()
+    private_key.touch()
+    path.write_text(inventory_text(RECORD, known_hosts=known_hosts, private_key=private_key))
     cluster = load_cluster(path, roles_dir=None)
     assert [(node.name, node.address) for node in cluster.nodes] == [("node1", "10.73.5.11"), ("node2", "10.73.5.12")]
     assert cluster.shared_dir == "/srv/kanctl"

@@ -30,7 +30,7 @@ def test_bad_hardware_is_refused(text):
 
 
 def test_hardware_is_read_as_pairs():
-    assert parse_hardware(["node2=h200-8x", "node3=rtx"]) == (("node2", "h200-8x"), ("node3", "rtx"))
+    assert parse_hardware(["node2=h200-x8", "node3=rtx"]) == (("node2", "h200-x8"), ("node3", "rtx"))
 
 
 def test_a_record_is_read_back_as_written(tmp_path):
