@@ -58,7 +58,7 @@ def down(name: str, progress: Progress, state_root: Path = STATE_ROOT, cache_roo
         if not paths.folder.exists():
             progress(f"no lab named {name} in {state_root}; looking for leftovers")
         remove_leftovers(cache_root)
-        _stop_everything(paths)
+        stop_everything(paths)
         mounts.unmount_below(paths.folder)
         network.remove(paths)
         for base in cgroups.hierarchies():
@@ -120,7 +120,7 @@ def _write_lab_files(spec: LabSpec, paths: LabPaths, record: LabRecord, nodes: l
 
 def _ensure_node(node: NodePaths, record: LabRecord, progress: Progress) -> None:
     """The node's container is running; what a crash left of it is cleared first."""
-    is_alive = processes.find_supervisor(node) is not None and bool(processes.find_node(node))
+    is_alive = processes.find_supervisor(node) is not None and bool(processes.find_containers(node))
     if not is_alive:
         processes.stop(filter(None, [processes.find_supervisor(node)]), patience_s=0)
         processes.kill_node(node)
@@ -181,7 +181,7 @@ def _wait_for_ssh(nodes: list[NodePaths], record: LabRecord) -> None:
         time.sleep(0.2)
 
 
-def _stop_everything(paths: LabPaths) -> None:
+def stop_everything(paths: LabPaths) -> None:
     """Supervisors first, which shut their nodes down in order; then whatever a crash left, found by every trace."""
     processes.stop(processes.find_supervisors(paths), patience_s=10)
     for node in _nodes_with_traces(paths):

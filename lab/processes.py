@@ -31,11 +31,15 @@ def find_supervisors(lab: LabPaths) -> list[int]:
     return [pid for pid, words in command_lines() if words[-5:-1] == wanted]
 
 
+def find_containers(node: NodePaths) -> set[int]:
+    """The nspawn process of the node; without it a crash has happened, whatever else still runs."""
+    return {pid for pid, words in command_lines() if f"--machine={node.machine}" in words}
+
+
 def find_node(node: NodePaths) -> set[int]:
     """Every process of the node except its supervisor: nspawn, and all that runs inside."""
-    nspawn = {pid for pid, words in command_lines() if f"--machine={node.machine}" in words}
     in_cgroup = {pid for base in cgroups.hierarchies() for pid in cgroups.members(base / node.cgroup)}
-    return nspawn | in_cgroup | _in_netns(network.NETNS_DIR / node.netns)
+    return find_containers(node) | in_cgroup | _in_netns(network.NETNS_DIR / node.netns)
 
 
 def stop(pids: Iterable[int], *, patience_s: float) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kanctl.lab import host, network, processes, tools
+from kanctl.lab import containers, host, mounts, network, processes, tools
 from kanctl.lab.apt_sources import read_release, read_sources
 from kanctl.lab.errors import LabError, LabSpecInvalid
 from kanctl.lab.model import LabSpec
@@ -33,10 +33,8 @@ def states(lab) -> list[str]:
 
 def kill_nspawn(lab, index: int) -> None:
     """Kill the container's outer process as a crash would, leaving what it started."""
-    node = lab.paths.node(index)
-    for pid, words in processes.command_lines():
-        if f"--machine={node.machine}" in words:
-            os.kill(pid, signal.SIGKILL)
+    for pid in processes.find_containers(lab.paths.node(index)):
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_every_node_boots_without_a_failed_unit(lab):
@@ -90,7 +88,7 @@ def test_reboot_comes_back_with_its_disk_and_fresh_kernel_settings(lab):
     lab.ssh("node1", "echo 'GRUB_CMDLINE_LINUX=\"isolcpus=1 nohz_full=1\"' > /etc/default/grub.d/test.cfg")
     lab.ssh("node1", "sysctl -qw vm.swappiness=7")
     subprocess.run(lab_reboot(lab, "node1"), capture_output=True)
-    wait_until(lambda: states(lab)[0] == "running" and boot_id != read_boot_id(lab))
+    wait_until(lambda: states(lab)[0] == "running" and read_boot_id(lab) not in {"", boot_id})
     assert lab.ssh("node1", "systemctl is-system-running --wait") == "running"
     assert lab.ssh("node1", "cat /proc/cmdline").endswith("isolcpus=1 nohz_full=1")
     assert lab.ssh("node1", "sysctl -n vm.swappiness") == Path("/proc/sys/vm/swappiness").read_text().strip()
@@ -108,6 +106,8 @@ def read_boot_id(lab) -> str:
 
 def test_up_restarts_a_node_that_died_with_its_disk(lab):
     lab.ssh("node2", "echo kept > /root/kept; sync")
+    kill_nspawn(lab, 2)
+    assert lab.up().is_running
     kill_nspawn(lab, 2)
     wait_until(lambda: states(lab) == ["running", "stopped"])
     assert processes.find_node(lab.paths.node(2)) == set()
@@ -127,6 +127,17 @@ def test_up_repairs_the_network(lab):
     lab.up()
     assert "1 received" in lab.ssh("node1", "ping -c 1 -W 5 node2")
     assert f"table ip {lab.paths.nft_table}" in tools.run(["nft", "list", "tables"])
+
+
+def test_up_after_a_reboot_of_the_host_keeps_the_nodes_disks(lab):
+    lab.ssh("node1", "echo kept > /root/kept; sync")
+    containers.stop_everything(lab.paths)
+    mounts.unmount_below(lab.paths.folder)
+    network.remove(lab.paths)
+    assert set(lab.traces()) <= {"files", "cgroups"}
+    assert states(lab) == ["stopped", "stopped"]
+    assert lab.up().is_running
+    assert lab.ssh("node1", "cat /root/kept; systemctl is-system-running --wait") == "kept\nrunning"
 
 
 def test_power_off_stops_the_node_for_good(lab):
