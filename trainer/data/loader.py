@@ -24,7 +24,7 @@ class Corpus:
         verify_shards(folder, self.manifest, checksums=checksums)
         self._shards = {split: self._map(split) for split in ("train", "val")}
 
-    def _map(self, split: str) -> list[np.ndarray]:  # type: ignore[type-arg]
+    def _map(self, split: str) -> list[np.ndarray]:
         shards = [shard for shard in self.manifest.shards if shard.split == split]
         return [np.memmap(self.folder / shard.name, dtype=TOKEN, mode="r") for shard in shards]
 
