@@ -16,7 +16,7 @@ from .grid import SplineGrid
 __all__ = ["EdgeForm", "SplineGrid", "edge_linear"]
 
 
-def edge_linear(x: Tensor, weight_JIO: Tensor, grid: SplineGrid, form: EdgeForm = "dense") -> Tensor:
+def edge_linear(x: Tensor, weight_JIO: Tensor, grid: SplineGrid, form: EdgeForm = "cell") -> Tensor:
     """Edge layer of any number of inputs.
 
     Args:
