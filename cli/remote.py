@@ -91,10 +91,10 @@ class Remote:
         `silence_s`: no line for so long means that the link is lost, and raises NodeUnreachableError; a machine that
         loses its power says no goodbye. Without it a silent command is waited for without end.
         """
+        client = self._connection.client
+        assert client is not None
         try:
-            _, stdout, _ = self._connection.client.exec_command(
-                shlex.join(self._elevated(words, as_root)), timeout=silence_s
-            )
+            _, stdout, _ = client.exec_command(shlex.join(self._elevated(words, as_root)), timeout=silence_s)
             with stdout.channel:
                 for line in stdout:
                     yield line.rstrip("\n")
@@ -119,7 +119,7 @@ class Remote:
     def upload(self, source: Path, target: str) -> None:
         """Copy one file to the node over SFTP."""
         try:
-            self._connection.put(str(source), target)
+            self._connection.put(str(source), target)  # type: ignore[no-untyped-call]
         except (SSHException, EOFError) as error:
             raise _unreachable(self.node, error) from error
 
@@ -132,13 +132,13 @@ def connect(node: Node, *, timeout_s: float = 10) -> Iterator[Remote]:
     """An open connection to a node, closed at the end of the block. Raises NodeUnreachableError."""
     connection = _make_connection(node, timeout_s)
     try:
-        connection.open()
+        connection.open()  # type: ignore[no-untyped-call]
     except (SSHException, OSError, EOFError) as error:
         raise _unreachable(node, error) from error
     try:
         yield Remote(node, connection)
     finally:
-        connection.close()
+        connection.close()  # type: ignore[no-untyped-call]
 
 
 def on_every_node(nodes: Sequence[Node], action: Callable[[Remote], T]) -> dict[str, T | NodeUnreachableError]:
@@ -157,18 +157,19 @@ def on_every_node(nodes: Sequence[Node], action: Callable[[Remote], T]) -> dict[
 
 def _make_connection(node: Node, timeout_s: float) -> Connection:
     keys = {"key_filename": str(node.private_key_file.expanduser())} if node.private_key_file else {}
-    connection = Connection(
+    connection = Connection(  # type: ignore[no-untyped-call]
         node.address,
         user=node.user,
         port=node.port,
-        config=Config(lazy=True),
+        config=Config(lazy=True),  # type: ignore[no-untyped-call]
         connect_timeout=int(timeout_s),
         connect_kwargs={**keys, "banner_timeout": timeout_s, "auth_timeout": timeout_s},
     )
+    assert connection.client is not None
     known_hosts = (node.known_hosts_file or Path("~/.ssh/known_hosts")).expanduser()
     if known_hosts.is_file():
-        connection.client.load_host_keys(str(known_hosts))
-    connection.client.set_missing_host_key_policy(RejectPolicy())
+        connection.client.load_host_keys(str(known_hosts))  # type: ignore[no-untyped-call]
+    connection.client.set_missing_host_key_policy(RejectPolicy())  # type: ignore[no-untyped-call]
     return connection
 
 

@@ -176,7 +176,9 @@ def _collect_words(interval_s: float, shared_dir: str | None) -> list[str]:
 def _why_ended(last_line: str) -> str:
     if NODE_PYTHON in last_line and "not found" in last_line:
         return f"not provisioned: there is no {shlex.quote(NODE_PYTHON)}; kanctl provision nodes"
-    return f"its collector ended: {last_line}" if last_line else "the connection ended: restarted, or its SSH server was?"
+    return (
+        f"its collector ended: {last_line}" if last_line else "the connection ended: restarted, or its SSH server was?"
+    )
 
 
 def _print_repeatedly(cluster: Cluster, board: Board, *, as_json: bool) -> None:

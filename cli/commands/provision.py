@@ -1,0 +1,63 @@
+"""kanctl provision: bring nodes to the declared state."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kanctl.errors import BadInputError
+
+from ..app import make_group
+from ..context import InventoryOption, JsonOption, LimitOption, YesOption, load, playbooks_dir, select_nodes
+from ..output import confirm, print_answer, print_json, print_note
+
+app = make_group("Bring nodes to the declared state over SSH.")
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps `nodes` a word of its own while the group has one command."""
+
+
+@app.command()
+def nodes(
+    inventory: InventoryOption = None,
+    limit: LimitOption = None,
+    tags: Annotated[str | None, typer.Option(help="Only these steps: role names separated by commas.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Show what would change; change nothing.")] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="Show the lines of files that change.")] = False,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring every node to the state that the inventory and the roles declare; a second run changes nothing.
+
+    Examples:
+
+      kanctl provision nodes --check --diff
+
+      kanctl provision nodes --limit node1,node2 --tags trainer --yes
+    """
+    from ..provisioning.run import ProvisionOptions, provision, raise_for_failures
+    from ..provisioning.view import print_summary
+
+    cluster = load(inventory)
+    names = tuple(node.name for node in select_nodes(cluster, limit))
+    print_note(f"{cluster.path}: {len(names)} nodes: {', '.join(names)}")
+    if not (check or yes or confirm(f"Change these {len(names)} nodes?")):
+        raise BadInputError("nothing was changed: not confirmed", "answer y on a terminal, or --yes")
+    options = ProvisionOptions(
+        limit=names if limit else (), tags=_split(tags), check=check, diff=diff
+    )  # fmt: skip
+    report = provision(Path(playbooks_dir(), "site.yml"), cluster.path, names, options)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        print_summary(report.state)
+    print_note(f"journal: {report.journal}")
+    raise_for_failures(report)
+    if check and not as_json:
+        print_answer("nothing was changed: --check")
+
+
+def _split(words: str | None) -> tuple[str, ...]:
+    return tuple(word.strip() for word in (words or "").split(",") if word.strip())
