@@ -44,6 +44,7 @@ class FakeNvml:
     gpus: Sequence[FakeGpu] = ()
     failures: Mapping[str, int] = field(default_factory=dict)
     NVMLError: type[FakeNvmlError] = FakeNvmlError
+    nvmlMemory_v2: int = 0x02000028
     is_open: bool = False
 
     def nvmlInit(self) -> None:
@@ -70,7 +71,7 @@ class FakeNvml:
     def nvmlDeviceGetPciInfo(self, gpu: FakeGpu) -> SimpleNamespace:
         return SimpleNamespace(busId=gpu.bus_id)
 
-    def nvmlDeviceGetMemoryInfo(self, gpu: FakeGpu) -> SimpleNamespace:
+    def nvmlDeviceGetMemoryInfo(self, gpu: FakeGpu, _version: int) -> SimpleNamespace:
         used = self._value("nvmlDeviceGetMemoryInfo", gpu.memory_used_bytes)
         return SimpleNamespace(used=used, total=gpu.memory_total_bytes)
 

@@ -68,7 +68,7 @@ FIELDS: tuple[Field, ...] = (
         _smi("utilization.gpu"), "utilization_percent",
     ),
     _field(
-        "gpu", "memory_used_bytes", "B", "Memory in use, with what the driver keeps",
+        "gpu", "memory_used_bytes", "B", "Memory in use, without what the driver keeps",
         _smi("memory.used"), "memory_used_bytes",
     ),
     _field("gpu", "memory_total_bytes", "B", "Memory", _smi("memory.total"), "memory_total_bytes"),

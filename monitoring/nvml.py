@@ -82,7 +82,8 @@ class NvmlReader:
         def read(function: str, *arguments: object) -> Any:
             return self._absent_is_none(lambda: getattr(nvml, function)(handle, *arguments), where)
 
-        memory = read("nvmlDeviceGetMemoryInfo")
+        # Version 2 leaves out what the driver keeps for itself (480 MiB of an idle H100), as nvidia-smi does.
+        memory = read("nvmlDeviceGetMemoryInfo", nvml.nvmlMemory_v2)
         utilization = read("nvmlDeviceGetUtilizationRates")
         reasons = read("nvmlDeviceGetCurrentClocksThrottleReasons")
         return GpuSample(
