@@ -94,7 +94,9 @@ class Remote:
         client = self._connection.client
         assert client is not None
         try:
-            _, stdout, _ = client.exec_command(shlex.join(self._elevated(words, as_root)), timeout=silence_s)
+            _, stdout, _ = client.exec_command(  # type: ignore[no-untyped-call]
+                shlex.join(self._elevated(words, as_root)), timeout=silence_s
+            )
             with stdout.channel:
                 for line in stdout:
                     yield line.rstrip("\n")
