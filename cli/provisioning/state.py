@@ -20,6 +20,7 @@ class StepState:
     """One step on one node."""
 
     changed: int = 0
+    ran: int = 0
     outcome: str = "running"
     seconds: float = 0.0
 
@@ -74,13 +75,9 @@ class ProvisionState:
     def _start(self, node: str, step: str, task: str) -> None:
         if step not in self.steps:
             self.steps.append(step)
-        for (other_node, other_step), state in self.cells.items():
-            if other_node == node and other_step != step and state.outcome == "running":
-                state.outcome = "done"
-                self.finished.append((node, other_step))
-        state = self.cells.setdefault((node, step), StepState())
-        if state.outcome == "done":
-            state.outcome = "running"
+        for other in [key for key in self.cells if key[0] == node and key[1] != step]:
+            self._close(other)
+        self.cells.setdefault((node, step), StepState())
         self.running[node] = task
 
     def _end(self, outcome: str, data: dict[str, Any]) -> TaskResult:
@@ -98,6 +95,7 @@ class ProvisionState:
         )
         state = self.cells[node, step]
         state.changed += done.changed
+        state.ran += done.outcome != "skipped"
         state.seconds += done.seconds
         self.running.pop(node, None)
         if done.outcome in {"failed", "unreachable"}:
@@ -106,11 +104,16 @@ class ProvisionState:
             self.finished.append((node, step))
         return done
 
+    def _close(self, key: tuple[str, str]) -> None:
+        """End a step that still runs; one that a later role needs again, such as its facts, stays ended."""
+        state = self.cells[key]
+        if state.outcome == "running":
+            state.outcome = "done" if state.ran else "skipped"
+            self.finished.append(key)
+
     def _close_steps(self) -> None:
-        for key, state in self.cells.items():
-            if state.outcome == "running":
-                state.outcome = "done"
-                self.finished.append(key)
+        for key in self.cells:
+            self._close(key)
 
     def _take_totals(self, data: dict[str, Any]) -> None:
         keys = {"ok": "ok", "changed": "changed", "failed": "failures", "unreachable": "dark", "skipped": "skipped"}

@@ -25,7 +25,8 @@ class PlainView:
         for node, step in state.finished:
             cell = state.cells[node, step]
             changed = f", {cell.changed} changed" if cell.changed else ""
-            print_note(f"{node}: {step} {cell.outcome} in {cell.seconds:.0f} s{changed}")
+            if cell.outcome != "skipped":
+                print_note(f"{node}: {step} {cell.outcome} in {cell.seconds:.0f} s{changed}")
 
     def say(self, text: str) -> None:
         """Write a line between the others."""
@@ -77,7 +78,7 @@ def describe_cell(cell: StepState | None) -> str:
         return f"... {cell.changed} changed" if cell.changed else "..."
     if cell.outcome == "done":
         return f"{cell.changed} changed" if cell.changed else "ok"
-    return cell.outcome.upper()
+    return "-" if cell.outcome == "skipped" else cell.outcome.upper()
 
 
 def print_summary(state: ProvisionState) -> None:
