@@ -6,7 +6,6 @@ evaluates, samples, and takes everything down again. Without the right to make c
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kanctl.errors import KanctlError
+from kanctl.lab import host, tools
 
 from . import exits
 from .output import print_answer, print_note, print_table
@@ -79,14 +79,12 @@ def run_demo() -> None:
 
 def why_no_lab() -> str | None:
     """Why this machine cannot run the virtual cluster, None when it can."""
-    if os.geteuid() != 0:
-        return "not root"
-    missing = [tool for tool in ("systemd-nspawn", "mmdebstrap", "ip", "nft") if shutil.which(tool) is None]
-    if missing:
-        return f"missing: {', '.join(missing)}"
-    # A sandbox may have root and the tools and still refuse namespaces.
-    probe = subprocess.run(["unshare", "--mount", "--net", "--pid", "--fork", "true"], capture_output=True, check=False)
-    return None if probe.returncode == 0 else "this machine does not let root make namespaces"
+    try:
+        tools.require_all()
+        host.require_ability()
+    except KanctlError as error:
+        return str(error)
+    return None
 
 
 def bring_up(demo: Demo) -> None:

@@ -8,7 +8,7 @@ from kanctl.errors import KanctlError
 from ..output import print_note
 from .names import run_dir
 from .place import Place
-from .runs import ENDED, RunStatus, read_status
+from .runs import ENDED, RunStatus, is_busy, read_status
 
 POLL_S = 2.0
 
@@ -24,7 +24,8 @@ def follow_run(place: Place, run: str) -> RunStatus:
         if status.step is not None and status.step != last_step:
             print_note(describe(status))
             last_step = status.step
-        if status.state in ENDED:
+        # The last record is written before the processes leave; a next launch would find them still there.
+        if status.state in ENDED and not is_busy(status):
             break
         time.sleep(POLL_S)
     if status.state in {"failed", "lost"}:

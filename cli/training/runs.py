@@ -18,6 +18,8 @@ TAIL_LINES = 400
 
 # The states of a run that will not go on by itself.
 ENDED = frozenset({"finished", "stopped", "failed", "lost"})
+# systemd's words for a unit that still has processes.
+LIVE_UNITS = frozenset({"active", "activating", "deactivating"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,11 @@ def read_status(place: Place, run: str) -> RunStatus:
     )
 
 
+def is_busy(status: RunStatus) -> bool:
+    """Whether a process of the run is still there, on any node."""
+    return any(state in LIVE_UNITS for state in status.node_states.values())
+
+
 def launch_nodes(place: Place, launch: Launch) -> Sequence[Node]:
     """The nodes of a launch as today's inventory knows them. Raises BadInputError when one is gone from it."""
     known = {node.name: node for node in place.nodes}
@@ -103,7 +110,7 @@ def _overall_state(launch: Launch | None, states: dict[str, str], records: list[
     """One word: not-started, starting, running, degraded, finished, stopped, failed or lost."""
     if launch is None:
         return "not-started"
-    active = [state in {"active", "activating", "deactivating"} for state in states.values()]
+    active = [state in LIVE_UNITS for state in states.values()]
     ended = bool(records) and records[-1]["kind"] == "end" and records[-1]["time_unix_s"] >= launch.started_unix_s
     if ended:
         return str(records[-1]["reason"])
