@@ -206,7 +206,9 @@ def sample(
     prompt: Annotated[str, typer.Option(help="Text to go on from.")] = "def ",
     tokens: Annotated[int, typer.Option(min=1, max=100_000, help="Bytes to write.")] = 200,
     temperature: Annotated[float, typer.Option(min=0.0, max=10.0, help="0 takes the likeliest byte.")] = 0.8,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
+    top_k: Annotated[int, typer.Option(min=0, max=257, help="Draw from the k likeliest bytes; 0: from all.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same text.")] = 0,
+    checkpoint: CheckpointOption = "last",
     inventory: InventoryOption = None,
     local: LocalOption = False,
     as_json: JsonOption = False,
@@ -223,8 +225,9 @@ def sample(
     from ..training.place import means_local, open_place
     from ..training.runs import pick_run
 
-    options = ["--tokens", str(tokens), "--temperature", str(temperature), "--seed", str(seed)]
+    options = {"tokens": tokens, "temperature": temperature, "top-k": top_k, "seed": seed, "checkpoint": checkpoint}
     with open_place(inventory, local=means_local(inventory, local)) as place:
-        words = ["--run-dir", run_dir(place.data_dir, pick_run(place, run)), f"--prompt={prompt}", *options]
+        words = ["--run-dir", run_dir(place.data_dir, pick_run(place, run)), f"--prompt={prompt}"]
+        words += [f"--{key}={value}" for key, value in options.items()]
         answer = place.run_module("sample", [*words, *(["--json"] if as_json else [])]).require()
     print_answer(answer.rstrip("\n"))

@@ -1,0 +1,74 @@
+"""Provisioning converges: after a kill, a second time, and as the playbooks alone."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+
+
+def test_a_killed_provisioning_is_named_and_the_next_one_converges(cluster):
+    done = cluster.provisionings["whole"]
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "was cut off" in done.stderr
+    assert json.loads(done.stdout)["status"] == "done"
+
+
+def test_the_next_provisioning_changes_nothing_on_any_node(cluster):
+    nodes = json.loads(cluster.provisionings["again"].stdout)["nodes"]
+    assert [(node["changed"], node["failed"], node["unreachable"]) for node in nodes] == [(0, 0, 0), (0, 0, 0)]
+
+
+def test_the_playbooks_alone_find_nothing_to_change_either(cluster, project_root: Path):
+    playbooks = project_root / "playbooks"
+    command = [Path(sys.executable).parent / "ansible-playbook", "-i", cluster.inventory, playbooks / "site.yml"]
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(playbooks / "ansible.cfg")}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+    assert done.returncode == 0, done.stdout[-3000:]
+    recap = [line for line in done.stdout.splitlines() if "unreachable=0" in line]
+    assert len(recap) == 2
+    assert all("changed=0" in line and "failed=0" in line for line in recap)
+
+
+def test_the_exporter_answers_on_every_node(cluster):
+    read = "/opt/kanctl/venv/bin/python -c \"import urllib.request as u; print(u.urlopen('http://127.0.0.1:9877/metrics').read().decode())\""
+    for node in ("node1", "node2"):
+        assert "kanctl_cpu" in cluster.on_node(node, read)
+
+
+def test_provisioned_nodes_are_healthy(cluster):
+    done = cluster.kanctl("health", "check")
+    # The disk is this machine's own, as full as it happens to be.
+    failed = [line for line in done.stdout.splitlines() if "fail" in line and "disk-free" not in line]
+    assert failed == []
+
+
+def test_an_unreachable_node_is_one_line_and_exit_code_4(cluster, tmp_path: Path):
+    inventory = tmp_path / "hosts.yml"
+    text = cluster.inventory.read_text()
+    address = next(line.split()[-1] for line in text.splitlines() if "ansible_host" in line and line.endswith("12"))
+    inventory.write_text(text.replace(address, address.replace(".12", ".99")))
+    done = cluster.kanctl("provision", "nodes", "--limit", "node2", "--yes", "--inventory", str(inventory))
+    assert done.returncode == 4
+    assert "node2" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_changed_host_key_is_named_and_never_accepted(cluster, tmp_path: Path):
+    known = cluster.inventory.parent.parent / "ssh" / "known_hosts"
+    lines = known.read_text().splitlines()
+    swapped = [f"{own.split()[0]} {' '.join(other.split()[1:])}" for own, other in zip(lines, lines[::-1], strict=True)]
+    changed = tmp_path / "known_hosts"
+    changed.write_text("\n".join(swapped) + "\n")
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text(cluster.inventory.read_text().replace(str(known), str(changed)))
+    for words in (["provision", "nodes", "--yes"], ["train", "launch", "tiny"], ["health", "check"]):
+        done = cluster.kanctl(*words, "--inventory", str(inventory))
+        assert done.returncode == 4, (words, done.stdout, done.stderr)
+        assert "host key" in done.stdout + done.stderr
+        assert "ssh-keygen" in done.stdout + done.stderr
+    assert changed.read_text() == "\n".join(swapped) + "\n"
