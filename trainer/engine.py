@@ -5,7 +5,9 @@ What a step is made of is here; how many there are, what is logged and when it s
 
 import logging
 import os
+import pickle
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,11 +16,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from kanctl.errors import MissingToolError
+
 from .config import OptimConfig, RunConfig
 from .deepspeed_config import deepspeed_config
+from .errors import CheckpointInvalid, TrainingFailed
 from .model import KanLM, next_token_loss
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# DeepSpeed 0.19 calls collectives by names that torch 2.13 is about to drop.
+RENAMED_COLLECTIVE = r"`torch\.distributed\.\w+` is deprecated"
+# What torch.load and DeepSpeed raise for files that are missing, short or altered.
+UNREADABLE = (OSError, RuntimeError, EOFError, KeyError, AssertionError, pickle.UnpicklingError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +35,8 @@ class StepResult:
 
     loss_nats: float
     """Mean over this rank's tokens, before the step."""
-    grad_norm: float
-    """Global norm over all ranks, before clipping; NaN where the engine does not tell."""
+    grad_norm: float | None
+    """Global norm over all ranks, before clipping; None where the engine does not tell."""
 
 
 class Engine(Protocol):
@@ -50,11 +58,11 @@ class Engine(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Write this rank's part of the state for resuming below `folder`."""
+        """Write this rank's part of the state for resuming below `folder`. Raises OSError when it cannot."""
         ...
 
     def load(self, folder: Path) -> None:
-        """Take up the state that `save` wrote, on the same number of ranks."""
+        """Take up the state that `save` wrote, on the same number of ranks. Raises CheckpointInvalid."""
         ...
 
     def weights(self) -> dict[str, Tensor]:
@@ -94,11 +102,17 @@ class DeepSpeedEngine:
             group["lr"] = lr
         self._engine.train()
         tokens_BT = tokens_BT.to(self._device)
-        loss = next_token_loss(self._engine(tokens_BT[:, :-1]), tokens_BT[:, 1:])
-        self._engine.backward(loss)
-        self._engine.step()
+        try:
+            loss = next_token_loss(self._engine(tokens_BT[:, :-1]), tokens_BT[:, 1:])
+            self._engine.backward(loss)
+            self._engine.step()
+        except torch.OutOfMemoryError as error:
+            raise TrainingFailed(
+                f"rank {self.rank}: {len(tokens_BT)} sequences do not fit into the memory of {self._device}: {error}",
+                "a lower train.sequences_per_rank; then launch again",
+            ) from error
         norm = self._engine.get_global_grad_norm()
-        return StepResult(loss_nats=loss.item(), grad_norm=float("nan") if norm is None else float(norm))
+        return StepResult(loss_nats=loss.item(), grad_norm=None if norm is None else float(norm))
 
     @torch.no_grad()
     def evaluate(self, tokens_BT: Tensor) -> float:
@@ -112,16 +126,26 @@ class DeepSpeedEngine:
         return [float(value) for value in summed / self.world_size]
 
     def save(self, folder: Path) -> None:
-        self._engine.save_checkpoint(str(folder), tag=self.TAG, save_latest=False)
+        try:
+            self._engine.save_checkpoint(str(folder), tag=self.TAG, save_latest=False)
+        except RuntimeError as error:
+            # torch.save's word for a write that failed, a full disk among others.
+            raise OSError(f"rank {self.rank}: {error}") from error
 
     def load(self, folder: Path) -> None:
-        self._engine.load_checkpoint(str(folder), tag=self.TAG)
+        try:
+            loaded, _ = self._engine.load_checkpoint(str(folder), tag=self.TAG)
+        except UNREADABLE as error:
+            raise CheckpointInvalid(f"{folder}/{self.TAG} cannot be read: {error}", f"remove {folder}") from error
+        if loaded is None:
+            raise CheckpointInvalid(f"{folder}/{self.TAG} is not there or not whole", f"remove {folder}")
 
     def weights(self) -> dict[str, Tensor]:
         return {name: value.detach().cpu().contiguous() for name, value in self._engine.module.state_dict().items()}
 
     def barrier(self) -> None:
-        dist.barrier()
+        # Named, or NCCL warns that it has to guess.
+        dist.barrier(device_ids=[self._device.index] if self._device.type == "cuda" else None)
 
     def close(self) -> None:
         """Leave the process group, so that the others are not kept waiting."""
@@ -130,10 +154,19 @@ class DeepSpeedEngine:
 
 
 def pick_device(wanted: str) -> torch.device:
-    """The device of this rank: `auto` takes the GPU of its local rank where there is one."""
+    """The device of this rank: `auto` takes the GPU of its local rank where there is one.
+
+    Raises MissingToolError when GPUs are wanted and this rank has none.
+    """
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if local_rank >= found:
+        raise MissingToolError(
+            f"process {local_rank} of this node wanted a GPU of its own, PyTorch {torch.__version__} found {found}",
+            "at most one process a GPU; nvidia-smi shows them, and without any: --set engine.device=cpu",
+        )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
 
@@ -158,5 +191,7 @@ def _import_deepspeed(device: str) -> Any:
     # init_distributed would compile this C++ op at first use, 90 s of CPU; gloo and NCCL serve. A private name of the
     # pinned version, guarded by a test.
     __compatible_ops__["deepspeed_shm_comm"] = False
+    # DeepSpeed's business, and in every node's log otherwise.
+    warnings.filterwarnings("ignore", RENAMED_COLLECTIVE, FutureWarning)
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     return deepspeed

@@ -33,9 +33,8 @@ def evaluate_run(run_dir: Path, corpus_dir: Path | None, checkpoint: str, max_by
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, config = load_model(run_dir, checkpoint, device=device)
     folder = corpus_dir or run_dir.resolve().parent.parent / "corpora" / config.data.corpus
-    windows = Corpus(folder).validation_windows(config.model.context_tokens)
-    if max_bytes is not None:
-        windows = windows[: max(1, max_bytes // config.model.context_tokens)]
+    most = None if max_bytes is None else max(1, max_bytes // config.model.context_tokens)
+    windows = Corpus(folder).validation_windows(config.model.context_tokens, most)
     total_nats = 0.0
     with torch.inference_mode():
         for batch in windows.split(BATCH):  # type: ignore[no-untyped-call]
@@ -43,7 +42,7 @@ def evaluate_run(run_dir: Path, corpus_dir: Path | None, checkpoint: str, max_by
             loss = next_token_loss(model(tokens_BT[:, :-1]), tokens_BT[:, 1:])
             total_nats += loss.item() * (tokens_BT.numel() - len(tokens_BT))
     targets = windows[:, 1:].flatten()
-    text = bytes(targets[targets != END_OF_DOCUMENT].tolist())
+    text = targets[targets != END_OF_DOCUMENT].to(torch.uint8).numpy().tobytes()
     if not text:
         raise CorpusInvalid(f"{folder}: the validation text has no bytes", "kanctl train prepare --replace")
     return {

@@ -7,6 +7,8 @@ import argparse
 import errno
 import fcntl
 import json
+import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,61 +18,89 @@ from pathlib import Path
 
 from kanctl.errors import KanctlError
 
-from .data.corpus import Document, find_files, read_documents, standard_library
-from .data.shards import Manifest, ShardWriter, read_manifest, write_manifest
+from .data.corpus import Document, candidate_bytes, find_files, read_documents, standard_library
+from .data.shards import TOKEN, Manifest, ShardWriter, read_manifest, verify_shards, write_manifest
 from .errors import CorpusInvalid
 
 PROGRESS_FILES = 500
-# Tokens take two bytes each; the rest is for the file system.
+# Beside the tokens, for the file system.
 SPACE_MARGIN_BYTES = 64 * 1024 * 1024
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+# What a corpus folder may hold, and nothing else may: a folder of anything else is never replaced.
+CORPUS_FILE = re.compile(r"manifest\.json|(train|val)-\d+\.bin")
 
 
 def prepare_corpus(source: Path, out: Path, *, replace: bool, progress: Callable[[str], None]) -> Manifest:
     """Make the corpus `out` of the text below `source`.
 
     A corpus of the same text that is already there is kept. Raises CorpusInvalid for a source without text and for
-    another corpus in the way (unless `replace`), KanctlError for a full disk and for a second prepare at once.
+    another corpus in the way (unless `replace`), KanctlError for a full disk and for a second prepare at once. A
+    damaged corpus of the same text is made again.
     """
     if not source.is_dir():
         raise CorpusInvalid(f"wanted a folder with text, found none at {source}", "--source FOLDER")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.part")
-    with _only_one(out):
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            files = find_files(source)
-            _require_space(out.parent, files)
-            manifest = _write(source, files, partial, progress)
-            _move_into_place(partial, out, manifest, replace=replace, progress=progress)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with _only_one(out):
+            return _prepare_alone(source, out, replace=replace, progress=progress)
+    except OSError as error:
+        if error.errno in DISK_FULL:
             raise KanctlError(f"the disk of {out.parent} is full; nothing was kept", "free space there") from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return manifest
+        raise KanctlError(f"{out} was not made: {error}", "see to that path, then prepare again") from error
+
+
+def _prepare_alone(source: Path, out: Path, *, replace: bool, progress: Callable[[str], None]) -> Manifest:
+    partial, old = out.with_name(f".{out.name}.part"), out.with_name(f".{out.name}.old")
+    # What a killed prepare left: a half corpus, or a whole one on its way out whose successor never came.
+    _tidy(partial, old, out)
+    try:
+        files = find_files(source, without=out)
+        _require_space(out.parent, files)
+        manifest = _write(source, files, partial, progress)
+        if out.exists():
+            if _holds_same_text(out, manifest):
+                progress(f"{out} holds this very text already; kept")
+                return manifest
+            _require_replaceable(out, manifest, replace=replace)
+            out.rename(old)
+        partial.rename(out)
+        return manifest
+    finally:
+        _tidy(partial, old, out)
+
+
+def _tidy(partial: Path, old: Path, out: Path) -> None:
+    shutil.rmtree(partial, ignore_errors=True)
+    if old.is_dir() and not out.exists():
+        old.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write(source: Path, files: list[Path], partial: Path, progress: Callable[[str], None]) -> Manifest:
     partial.mkdir()
     writers = {split: ShardWriter(partial, split) for split in ("train", "val")}
     counts = {"train": 0, "val": 0}
+    files_read, path = 0, ""
     for split, document in _split(read_documents(source, files)):
         writers[split].add(document.text)
         counts[split] += 1
-        if sum(counts.values()) % PROGRESS_FILES == 0:
-            progress(f"{sum(counts.values())} of at most {len(files)} files")
+        # The two parts of a document that was cut follow each other.
+        if document.path != path:
+            files_read, path = files_read + 1, document.path
+            if files_read % PROGRESS_FILES == 0:
+                progress(f"{files_read} of at most {len(files)} files")
     for writer in writers.values():
         writer.close()
     if not counts["train"]:
         raise CorpusInvalid(
-            f"{source}: none of {len(files)} files is text (UTF-8, not hidden, at most 1 MiB)", "--source FOLDER"
+            f"{source}: none of {len(files)} files is text (UTF-8, not hidden, not empty, at most 1 MiB)",
+            "--source FOLDER",
         )
     manifest = Manifest(
-        source=str(source),
+        source=readable(source),
         train_documents=counts["train"],
         val_documents=counts["val"],
-        skipped_files=len(files) - sum(counts.values()),
+        skipped_files=len(files) - files_read,
         shards=(*writers["train"].shards, *writers["val"].shards),
     )
     write_manifest(partial, manifest)
@@ -78,57 +108,59 @@ def _write(source: Path, files: list[Path], partial: Path, progress: Callable[[s
 
 
 def _split(documents: Iterator[Document]) -> Iterator[tuple[str, Document]]:
-    """Each document with its split. Small corpora, where chance may hold nothing back, give one up, or a part of it."""
-    held_back = False
+    """Each document with its split. Where chance leaves a split empty, the last document is cut in two."""
+    given = set()
     lowest: Document | None = None
     for document in documents:
-        if document.is_validation:
-            held_back = True
-            yield "val", document
-        elif held_back or (lowest is not None and document.order >= lowest.order):
-            yield "train", document
-        else:
-            if lowest is not None:
-                yield "train", lowest
+        if lowest is None:
             lowest = document
+            continue
+        lowest, other = sorted((lowest, document), key=lambda one: one.order)
+        split = "val" if other.is_validation else "train"
+        given.add(split)
+        yield split, other
     if lowest is None:
         return
-    if held_back:
-        yield "train", lowest
+    # The lowest is held back if any document is.
+    if lowest.is_validation and "train" in given:
+        yield "val", lowest
         return
-    # Nothing fell below the share: the end of the lowest document is held back, so that training keeps its start.
     cut = len(lowest.text) * 9 // 10
     yield "train", Document(path=lowest.path, text=lowest.text[:cut])
     yield "val", Document(path=lowest.path, text=lowest.text[cut:])
 
 
-def _move_into_place(
-    partial: Path, out: Path, manifest: Manifest, *, replace: bool, progress: Callable[[str], None]
-) -> None:
-    if out.exists():
-        if _holds_same_text(out, manifest):
-            progress(f"{out} holds this very text already; kept")
-            return
-        if not replace:
-            raise CorpusInvalid(f"{out} holds another corpus", "--replace, or another name")
-        old = out.with_name(f".{out.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        out.rename(old)
-        partial.rename(out)
-        shutil.rmtree(old)
-        return
-    partial.rename(out)
+def _require_replaceable(out: Path, manifest: Manifest, *, replace: bool) -> None:
+    """Raise CorpusInvalid unless what stands at `out` may make room for this corpus."""
+    if not out.is_dir() or any(not CORPUS_FILE.fullmatch(path.name) for path in out.iterdir()):
+        raise CorpusInvalid(f"{out} holds something that is no corpus; it is left alone", "another name")
+    if not replace and not _says_same_text(out, manifest):
+        raise CorpusInvalid(f"{out} holds another corpus", "--replace, or another name")
 
 
-def _holds_same_text(out: Path, manifest: Manifest) -> bool:
+def _says_same_text(out: Path, manifest: Manifest) -> bool:
     try:
         return read_manifest(out).same_text(manifest)
     except CorpusInvalid:
         return False
 
 
+def _holds_same_text(out: Path, manifest: Manifest) -> bool:
+    """Whether the corpus there has this text, and undamaged: a damaged one is made again."""
+    try:
+        verify_shards(out, manifest, checksums=True)
+    except CorpusInvalid:
+        return False
+    return _says_same_text(out, manifest)
+
+
+def readable(path: Path) -> str:
+    """A path that can be printed and written as JSON: bytes that are no UTF-8 show as \\xNN."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def _require_space(folder: Path, files: list[Path]) -> None:
-    needed = SPACE_MARGIN_BYTES + 2 * sum(path.stat().st_size for path in files if path.is_file())
+    needed = SPACE_MARGIN_BYTES + TOKEN.itemsize * sum(map(candidate_bytes, files))
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise KanctlError(f"{folder}: wanted {needed >> 20} MiB free, found {free >> 20} MiB", "free space there")
@@ -164,7 +196,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print(json.dumps(asdict(manifest), indent=2))
     else:
         counts = f"{manifest.tokens('train'):,} training and {manifest.tokens('val'):,} validation tokens"
-        print(f"{options.out}: {counts} of {manifest.train_documents + manifest.val_documents} documents")
+        print(f"{readable(options.out)}: {counts} of {manifest.train_documents + manifest.val_documents} documents")
     return 0
 
 

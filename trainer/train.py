@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 import platform
-import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -19,23 +18,22 @@ from kanctl import __version__
 from kanctl.errors import KanctlError
 
 from .config import RunConfig, from_dict
-from .errors import RecipeInvalid, TrainingFailed
+from .errors import TrainingFailed
+from .stop import StopRequest
 
 PACKAGES = ("torch", "deepspeed", "numpy", "safetensors")
 
 
-def train_run(run_dir: Path, corpus_dir: Path) -> str:
+def train_run(run_dir: Path, corpus_dir: Path, stop: StopRequest) -> str:
     """Train the run of a folder; gives `finished` or `stopped`. Raises KanctlError."""
     # Here, so that wrong arguments are answered without loading torch.
     from .data.loader import Corpus
     from .engine import DeepSpeedEngine
-    from .loop import StopRequest, Training, train
+    from .loop import Training, train
     from .metrics import MetricsWriter
 
     config = read_config(run_dir)
     corpus = Corpus(corpus_dir)
-    stop = StopRequest()
-    signal.signal(signal.SIGTERM, lambda *_: setattr(stop, "asked", True))
     _fill_environment()
     engine = DeepSpeedEngine(config)
     metrics = MetricsWriter(run_dir, enabled=engine.rank == 0)
@@ -48,12 +46,14 @@ def train_run(run_dir: Path, corpus_dir: Path) -> str:
         versions = {**_versions(), "world_size": engine.world_size}
         (run_dir / "versions.json").write_text(json.dumps(versions, indent=2) + "\n")
     try:
-        return train(
+        reason = train(
             Training(engine=engine, corpus=corpus, config=config, run_dir=run_dir, metrics=metrics, stop=stop, say=say)
         )
     finally:
         metrics.close()
-        engine.close()
+    # Not after a failure: the other ranks may be in the middle of a collective, and end when this process does.
+    engine.close()
+    return reason
 
 
 def read_config(run_dir: Path) -> RunConfig:
@@ -61,9 +61,9 @@ def read_config(run_dir: Path) -> RunConfig:
     path = run_dir / "config.json"
     try:
         return from_dict(json.loads(path.read_text()), source=str(path))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise TrainingFailed(f"{run_dir} is no run folder: config.json is missing", "kanctl train launch") from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise TrainingFailed(f"{path} is damaged: {error}", "kanctl train launch") from error
 
 
@@ -100,13 +100,15 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--run-dir", type=Path, required=True, help="folder with config.json")
     parser.add_argument("--corpus", type=Path, help="folder of the corpus; default: the one config.json names")
     options = parser.parse_args(words)
+    stop = StopRequest()
+    stop.on_signals()
     try:
         corpus = options.corpus
         if corpus is None:
             name = read_config(options.run_dir).data.corpus
             corpus = options.run_dir.resolve().parent.parent / "corpora" / name
-        train_run(options.run_dir, corpus)
-    except (RecipeInvalid, KanctlError) as error:
+        train_run(options.run_dir, corpus, stop)
+    except KanctlError as error:
         print(f"{error}\n  next: {error.next_step}" if error.next_step else str(error), file=sys.stderr)
         return error.exit_code
     return 0

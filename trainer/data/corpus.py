@@ -1,7 +1,9 @@
 """Which files of a folder are text worth training on, and which of them are for validation."""
 
+import errno
 import hashlib
 import os
+import stat
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,25 +41,49 @@ def standard_library() -> Path:
     return Path(sysconfig.get_paths()["stdlib"])
 
 
-def find_files(source: Path) -> list[Path]:
-    """Candidate files below a folder in a stable order; hidden names are left out, links to folders not followed."""
+def find_files(source: Path, *, without: Path | None = None) -> list[Path]:
+    """Candidate files below a folder in a stable order; hidden names are left out, links to folders not followed.
+
+    `without` is a folder to leave out: the corpus itself, where it lies below its source.
+    """
     is_library = source.resolve() == standard_library().resolve()
+    omitted = without.resolve() if without is not None else None
     found = []
     for folder, names, files in os.walk(source):
         names[:] = sorted(n for n in names if not n.startswith(".") and not (is_library and _is_skipped(n)))
+        if omitted is not None and omitted.name in names and Path(folder, omitted.name).resolve() == omitted:
+            names.remove(omitted.name)
         found += [
             Path(folder, f) for f in sorted(files) if not f.startswith(".") and (not is_library or f[-3:] == ".py")
         ]
     return found
 
 
+def candidate_bytes(path: Path) -> int:
+    """Bytes of a file that may be text by its size and kind; 0 for any other, and for one that may not be looked at."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, PermissionError):
+        return 0
+    except OSError as error:
+        # A link to itself.
+        if error.errno != errno.ELOOP:
+            raise
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) and status.st_size <= FILE_BYTES_MAX else 0
+
+
 def read_documents(source: Path, files: list[Path]) -> Iterator[Document]:
     """The files that are text: regular, at most FILE_BYTES_MAX bytes, valid UTF-8 without NUL, not empty."""
     for path in files:
-        if not path.is_file() or not 0 < path.stat().st_size <= FILE_BYTES_MAX or not os.access(path, os.R_OK):
+        if not candidate_bytes(path):
             continue
-        text = path.read_bytes()
-        if is_text(text):
+        try:
+            text = path.read_bytes()
+        except (FileNotFoundError, PermissionError):
+            # Gone since the walk, or not ours to read: counted as skipped, like any file that is no text.
+            continue
+        if text and is_text(text):
             yield Document(path=str(path.relative_to(source)), text=text)
 
 

@@ -45,17 +45,28 @@ class Corpus:
             batch[row] = self._shards["train"][shard][start : start + context_tokens + 1]
         return torch.from_numpy(batch)
 
-    def validation_windows(self, context_tokens: int) -> Tensor:
+    def validation_windows(self, context_tokens: int, most: int | None = None) -> Tensor:
         """The validation split as consecutive windows: (W, T + 1), int64; each token but a rest is a target once.
 
         Before the first token stands an end-of-document mark, as before every document. The rest that fills no
-        window is left out. Raises CorpusInvalid when not one window is full.
+        window is left out. With `most`, only the first so many windows are read. Raises CorpusInvalid when not one
+        window is full.
         """
-        tokens = np.concatenate([np.array([END_OF_DOCUMENT], TOKEN), *self._shards["val"]]).astype(np.int64)
-        windows = (len(tokens) - 1) // context_tokens
+        there = self.manifest.tokens("val")
+        windows = there // context_tokens
         if windows < 1:
             raise CorpusInvalid(
-                f"{self.folder}: {len(tokens) - 1} validation tokens fill no window of {context_tokens}",
+                f"{self.folder}: {there} validation tokens fill no window of {context_tokens}",
                 "prepare more text, or a recipe with fewer model.context_tokens",
             )
-        return torch.from_numpy(tokens[: windows * context_tokens + 1]).unfold(0, context_tokens + 1, context_tokens)
+        wanted = context_tokens * (windows if most is None else min(windows, most))
+        parts = [np.array([END_OF_DOCUMENT], TOKEN)]
+        for shard in self._shards["val"]:
+            parts.append(shard[: wanted + 1 - sum(len(part) for part in parts)])
+        tokens = np.concatenate(parts).astype(np.int64)
+        return torch.from_numpy(tokens).unfold(0, context_tokens + 1, context_tokens)
+
+    def require_windows(self, context_tokens: int) -> None:
+        """Raise CorpusInvalid unless a window of each split fits: asked before a run, not at its first evaluation."""
+        self.training_batch(1, context_tokens, seed=0, step=0, rank=0)
+        self.validation_windows(context_tokens, 1)

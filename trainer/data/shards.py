@@ -34,6 +34,7 @@ class Manifest:
     """What a corpus holds; manifest.json is this."""
 
     source: str
+    """The folder, for people to read: bytes of its name that are no UTF-8 are written as escapes."""
     train_documents: int
     val_documents: int
     skipped_files: int
@@ -107,7 +108,7 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = Manifest(shards=shards, **document)
     except FileNotFoundError as error:
         raise CorpusInvalid(f"no corpus in {folder}: {path.name} is missing", "kanctl train prepare") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CorpusInvalid(f"{path} is damaged: {error}", "kanctl train prepare --replace") from error
     if manifest.format != FORMAT:
         raise CorpusInvalid(f"{path} has format {manifest.format}, wanted {FORMAT}", "kanctl train prepare --replace")
