@@ -38,25 +38,34 @@ def nodes(
       kanctl provision nodes --limit node1,node2 --tags trainer --yes
     """
     from ..provisioning.run import ProvisionOptions, provision, raise_for_failures
+    from ..provisioning.steps import read_steps, select_steps
     from ..provisioning.view import print_summary
 
     cluster = load(inventory)
     names = tuple(node.name for node in select_nodes(cluster, limit))
+    playbook = playbooks_dir() / "site.yml"
+    options = ProvisionOptions(limit=names if limit else (), tags=_split(tags), check=check, diff=diff)
+    steps = select_steps(read_steps(playbook), options.tags)
     print_note(f"{cluster.path}: {len(names)} nodes: {', '.join(names)}")
+    print_note(f"steps: {', '.join(step.name for step in steps)}")
     if not (check or yes or confirm(f"Change these {len(names)} nodes?")):
         raise BadInputError("nothing was changed: not confirmed", "answer y on a terminal, or --yes")
-    options = ProvisionOptions(
-        limit=names if limit else (), tags=_split(tags), check=check, diff=diff
-    )  # fmt: skip
-    report = provision(Path(playbooks_dir(), "site.yml"), cluster.path, names, options)
+    report = provision(playbook, cluster.path, names, options)
     if as_json:
         print_json(report.to_json())
     else:
         print_summary(report.state)
     print_note(f"journal: {report.journal}")
-    raise_for_failures(report)
+    raise_for_failures(report, _command(inventory, tags, check))
     if check and not as_json:
         print_answer("nothing was changed: --check")
+
+
+def _command(inventory: Path | None, tags: str | None, check: bool) -> list[str]:
+    """The words that repeat this command, less --limit."""
+    words = ["kanctl", "provision", "nodes", *(["--check"] if check else [])]
+    words += ["--inventory", str(inventory)] if inventory else []
+    return words + (["--tags", tags] if tags else [])
 
 
 def _split(words: str | None) -> tuple[str, ...]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 FACTS = "facts"
+# A warning or error of Ansible is cut to this many characters.
+REMARK_LENGTH = 300
 OUTCOMES = {
     "runner_on_ok": "ok",
     "runner_on_failed": "failed",
@@ -49,28 +51,39 @@ class ProvisionState:
     failures: list[TaskResult] = field(default_factory=list)
     totals: dict[str, dict[str, int]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
     finished: list[tuple[str, str]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.totals = {
+            node: dict.fromkeys(("ok", "changed", "failed", "unreachable", "skipped"), 0) for node in self.nodes
+        }
+
     def apply(self, event: dict[str, Any]) -> TaskResult | None:
-        """Take in one event; gives the task's result when the event ends one. `finished` lists steps just ended."""
+        """Take in one event; gives the task's result when the event ends one. `finished` lists steps just ended.
+
+        Kinds of events that say nothing of a node's state, such as one item of a loop, are passed over.
+        """
         kind, data = event["event"], event.get("event_data", {})
         self.finished = []
         if kind == "runner_on_start":
-            self._start(str(data["host"]), _step(data), str(data.get("task", "")))
+            self._start(str(data["host"]), step_of(data), str(data.get("task", "")))
         elif kind in OUTCOMES:
             return self._end(OUTCOMES[kind], data)
         elif kind == "playbook_on_stats":
             self._close_steps()
             self._take_totals(data)
-        elif kind in {"warning", "deprecated"}:
-            self._warn(str(event.get("stdout", "")))
-        elif kind in {"verbose", "error"} and "ERROR" in event.get("stdout", ""):
-            self._warn(str(event["stdout"]))
+        elif kind in {"warning", "deprecated", "verbose", "error"}:
+            self._take_remark(str(event.get("stdout", "")))
         return None
 
     def cell(self, node: str, step: str) -> StepState | None:
         """A node's state in a step, None when it has not come there."""
         return self.cells.get((node, step))
+
+    def seconds(self, node: str) -> float:
+        """How long a node's tasks took, together."""
+        return sum(cell.seconds for (name, _), cell in self.cells.items() if name == node)
 
     def _start(self, node: str, step: str, task: str) -> None:
         if step not in self.steps:
@@ -81,7 +94,7 @@ class ProvisionState:
         self.running[node] = task
 
     def _end(self, outcome: str, data: dict[str, Any]) -> TaskResult:
-        node, step = str(data["host"]), _step(data)
+        node, step = str(data["host"]), step_of(data)
         self._start(node, step, str(data.get("task", "")))
         result = data.get("res") or {}
         done = TaskResult(
@@ -89,10 +102,12 @@ class ProvisionState:
             step=step,
             task=str(data.get("task", "")),
             outcome="ok" if outcome == "failed" and data.get("ignore_errors") else outcome,
-            changed=bool(result.get("changed")) and outcome == "ok",
+            changed=bool(result.get("changed")) and (outcome == "ok" or bool(data.get("ignore_errors"))),
             seconds=float(data.get("duration") or 0.0),
-            message=_message(result),
+            # Some errors of a playbook itself are told beside the result.
+            message=_message(result) or (self.errors[-1] if outcome == "failed" and self.errors else ""),
         )
+        self._count(done)
         state = self.cells[node, step]
         state.changed += done.changed
         state.ran += done.outcome != "skipped"
@@ -115,28 +130,51 @@ class ProvisionState:
         for key in self.cells:
             self._close(key)
 
+    def _count(self, done: TaskResult) -> None:
+        """Count as Ansible does, so that a run which is cut short has totals too."""
+        totals = self.totals.setdefault(done.node, {})
+        totals[done.outcome] = totals.get(done.outcome, 0) + 1
+        totals["changed"] = totals.get("changed", 0) + done.changed
+
     def _take_totals(self, data: dict[str, Any]) -> None:
+        """Take Ansible's own totals; a failure that it does not count was rescued by the playbook."""
         keys = {"ok": "ok", "changed": "changed", "failed": "failures", "unreachable": "dark", "skipped": "skipped"}
         for node in self.nodes:
             self.totals[node] = {name: int(data.get(key, {}).get(node, 0)) for name, key in keys.items()}
+        whole = {node for node, totals in self.totals.items() if not totals["failed"] + totals["unreachable"]}
+        self.failures = [failure for failure in self.failures if failure.node not in whole]
+        for (node, _), cell in self.cells.items():
+            if node in whole and cell.outcome in {"failed", "unreachable"}:
+                cell.outcome = "done"
 
-    def _warn(self, text: str) -> None:
-        line = " ".join(text.replace("[WARNING]:", "").replace("[DEPRECATION WARNING]:", "").split())
-        if line and line not in self.warnings:
-            self.warnings.append(line)
+    def _take_remark(self, text: str) -> None:
+        """Keep a warning or an error of the playbook once, without the lines of its source."""
+        line = " ".join(text.split())
+        if line.startswith("Origin:") and self.errors:
+            self.errors[-1] += f" ({line.removeprefix('Origin: ')})"
+        elif line.startswith(("[ERROR]", "ERROR")):
+            self._keep(self.errors, line.removeprefix("[ERROR]: "))
+        elif line.startswith("["):
+            self._keep(self.warnings, line.removeprefix("[WARNING]: "))
+
+    def _keep(self, lines: list[str], line: str) -> None:
+        if line not in lines:
+            lines.append(line if len(line) <= REMARK_LENGTH else line[:REMARK_LENGTH] + "...")
 
 
-def _step(data: dict[str, Any]) -> str:
+def step_of(data: dict[str, Any]) -> str:
+    """The step that an event's task belongs to."""
     return str(data.get("role") or FACTS)
 
 
 def _message(result: dict[str, Any]) -> str:
-    """The words of a failed task: its message, else the tail of what its command wrote."""
+    """The words of a failed task: its message, then the tail of what its command wrote."""
     items = [item for item in result.get("results", []) if isinstance(item, dict) and item.get("failed")]
     if items:
-        return "; ".join(_message(item) for item in items)
-    message = result.get("msg") or result.get("assertion") or ""
+        return "; ".join(f"item {item.get('item', '?')}: {_message(item)}" for item in items)
+    message = result.get("msg") or result.get("assertion") or result.get("censored") or ""
     text = message if isinstance(message, str) else "\n".join(map(str, message))
+    text = text.strip().removeprefix("Task failed: ")
     output = str(result.get("stderr") or result.get("module_stderr") or result.get("stdout") or "")
     tail = "\n".join(output.strip().splitlines()[-5:])
-    return "\n".join(part for part in (text.strip(), tail) if part and part not in (text if part is tail else ""))
+    return "\n".join([text, tail] if tail and tail not in text else [text]).strip()
