@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -59,7 +59,7 @@ def _prepare_alone(source: Path, out: Path, *, replace: bool, progress: Callable
         manifest = _write(source, files, partial, progress)
         if out.exists():
             if _holds_same_text(out, manifest):
-                progress(f"{out} holds this very text already; kept")
+                progress(f"{readable(out)} holds this very text already; kept")
                 return manifest
             _require_replaceable(out, manifest, replace=replace)
             out.rename(old)
@@ -79,18 +79,11 @@ def _tidy(partial: Path, old: Path, out: Path) -> None:
 def _write(source: Path, files: list[Path], partial: Path, progress: Callable[[str], None]) -> Manifest:
     partial.mkdir()
     writers = {split: ShardWriter(partial, split) for split in ("train", "val")}
-    counts = {"train": 0, "val": 0}
-    files_read, path = 0, ""
-    for split, document in _split(read_documents(source, files)):
-        writers[split].add(document.text)
-        counts[split] += 1
-        # The two parts of a document that was cut follow each other.
-        if document.path != path:
-            files_read, path = files_read + 1, document.path
-            if files_read % PROGRESS_FILES == 0:
-                progress(f"{files_read} of at most {len(files)} files")
-    for writer in writers.values():
-        writer.close()
+    try:
+        files_read, counts = _write_documents(source, files, writers, progress)
+    finally:
+        for writer in writers.values():
+            writer.abandon()
     if not counts["train"]:
         raise CorpusInvalid(
             f"{source}: none of {len(files)} files is text (UTF-8, not hidden, not empty, at most 1 MiB)",
@@ -105,6 +98,25 @@ def _write(source: Path, files: list[Path], partial: Path, progress: Callable[[s
     )
     write_manifest(partial, manifest)
     return manifest
+
+
+def _write_documents(
+    source: Path, files: list[Path], writers: Mapping[str, ShardWriter], progress: Callable[[str], None]
+) -> tuple[int, dict[str, int]]:
+    """Write all text; gives the files that were text, and the documents of each split."""
+    counts = {"train": 0, "val": 0}
+    files_read, path = 0, ""
+    for split, document in _split(read_documents(source, files)):
+        writers[split].add(document.text)
+        counts[split] += 1
+        # The two parts of a document that was cut follow each other.
+        if document.path != path:
+            files_read, path = files_read + 1, document.path
+            if files_read % PROGRESS_FILES == 0:
+                progress(f"{files_read} of at most {len(files)} files")
+    for writer in writers.values():
+        writer.close()
+    return files_read, counts
 
 
 def _split(documents: Iterator[Document]) -> Iterator[tuple[str, Document]]:

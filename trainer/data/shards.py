@@ -1,5 +1,6 @@
 """Token shards on disk: uint16 files with a manifest of counts and checksums, whole or not there at all."""
 
+import contextlib
 import hashlib
 import json
 from dataclasses import asdict, dataclass
@@ -89,6 +90,13 @@ class ShardWriter:
         shard = Shard(name=self._name(), split=self._split, tokens=self._tokens, sha256=self._digest.hexdigest())
         self.shards.append(shard)
         self._file, self._tokens, self._digest = None, 0, hashlib.sha256()
+
+    def abandon(self) -> None:
+        """Close the open shard without noting it, after a write that failed; nothing to do after close()."""
+        if self._file is not None:
+            # What the buffer still holds fails again on a full disk.
+            with contextlib.suppress(OSError):
+                self._file.close()
 
     def _name(self) -> str:
         return f"{self._split}-{len(self.shards):05d}.bin"
