@@ -81,12 +81,13 @@ class _Now:
 
 
 def make_view() -> PlainView | LiveView:
-    """The live table where stderr is a terminal."""
+    """The live table where stderr is a terminal that can move its cursor."""
     if not sys.stderr.isatty():
         return PlainView()
     from rich.console import Console
 
-    return LiveView(Console(stderr=True, highlight=False, markup=False))
+    console = Console(stderr=True, highlight=False, markup=False)
+    return PlainView() if console.is_dumb_terminal else LiveView(console)
 
 
 def draw_table(state: ProvisionState) -> "Table":
