@@ -1,7 +1,9 @@
 """A corpus, a small run and an engine that needs no DeepSpeed: what the tests of the training side share."""
 
 import json
-from collections.abc import Callable
+import os
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -102,3 +104,15 @@ def corpus_dir(tmp_path_factory: pytest.TempPathFactory, text_dir: Path) -> Path
     out = tmp_path_factory.mktemp("data") / "corpora" / "stdlib"
     prepare_corpus(text_dir, out, replace=False, progress=lambda line: None)
     return out
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB; needs root."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("needs root that may mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

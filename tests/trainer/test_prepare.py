@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from collections import namedtuple
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,18 +30,6 @@ def make(source: Path, out: Path, *, replace: bool = False) -> Manifest:
 def visible(folder: Path) -> list[str]:
     """What a user sees there, and any half corpus."""
     return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
-
-
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB; needs root."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("needs root that may mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_folder_becomes_a_corpus_that_opens_and_counts_every_file(text_dir: Path, tmp_path: Path) -> None:
