@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from kanctl.errors import NodeUnreachableError
 from kanctl.lab import containers, host
 from kanctl.lab.errors import LabError, LabToolsMissing
 from kanctl.lab.model import STATE_ROOT, LabSpec
@@ -57,8 +58,12 @@ class Cluster:
         return json.loads(done.stdout)
 
     def on_node(self, node: str, command: str) -> str:
-        done = subprocess.run(ssh_words(NAME, node, [command]), capture_output=True, text=True, timeout=60)
-        return done.stdout
+        """What a command writes on a node; nothing when the node does not answer."""
+        try:
+            words = ssh_words(NAME, node, [command])
+        except NodeUnreachableError:
+            return ""
+        return subprocess.run(words, capture_output=True, text=True, timeout=60).stdout
 
     def wait_for(self, run: str, *states: str, step: int = 0, timeout_s: float = 150) -> dict:
         """The run's status once it is in one of the states and at the step. Fails the test when that never comes."""
