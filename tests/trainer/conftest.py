@@ -89,10 +89,10 @@ def make_engine() -> type[FakeEngine]:
 
 @pytest.fixture(scope="session")
 def text_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty text files of a few hundred bytes, each of its own."""
+    """120 text files of a few hundred bytes, each of its own."""
     folder = tmp_path_factory.mktemp("text")
-    for number in range(40):
-        (folder / f"{number:02d}.txt").write_text(
+    for number in range(120):
+        (folder / f"{number:03d}.txt").write_text(
             f"file {number}: " + "".join(f"{number * k % 97} " for k in range(99))
         )
     return folder

@@ -35,7 +35,7 @@ def visible(folder: Path) -> list[str]:
 def test_a_folder_becomes_a_corpus_that_opens_and_counts_every_file(text_dir: Path, tmp_path: Path) -> None:
     manifest = make(text_dir, tmp_path / "corpora" / "x")
     Corpus(tmp_path / "corpora" / "x", checksums=True)
-    assert manifest.train_documents + manifest.val_documents == 40
+    assert manifest.train_documents + manifest.val_documents == 120
     assert manifest.skipped_files == 0
     total = sum(path.stat().st_size + 1 for path in text_dir.iterdir())
     assert manifest.tokens("train") + manifest.tokens("val") == total

@@ -52,7 +52,7 @@ def test_a_long_text_goes_on_in_the_next_shard(tmp_path: Path, monkeypatch: pyte
 def test_a_manifest_comes_back_as_it_was_written(corpus: Path) -> None:
     manifest = read_manifest(corpus)
     assert manifest.same_text(read_manifest(corpus))
-    assert manifest.train_documents + manifest.val_documents == 40
+    assert manifest.train_documents + manifest.val_documents == 120
     assert {shard.split for shard in manifest.shards} == {"train", "val"}
 
 
