@@ -8,6 +8,8 @@ import os
 import pickle
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -103,9 +105,10 @@ class DeepSpeedEngine:
         self._engine.train()
         tokens_BT = tokens_BT.to(self._device)
         try:
-            loss = next_token_loss(self._engine(tokens_BT[:, :-1]), tokens_BT[:, 1:])
-            self._engine.backward(loss)
-            self._engine.step()
+            with self._noticing_lost_ranks():
+                loss = next_token_loss(self._engine(tokens_BT[:, :-1]), tokens_BT[:, 1:])
+                self._engine.backward(loss)
+                self._engine.step()
         except torch.OutOfMemoryError as error:
             raise TrainingFailed(
                 f"rank {self.rank}: {len(tokens_BT)} sequences do not fit into the memory of {self._device}: {error}",
@@ -122,19 +125,22 @@ class DeepSpeedEngine:
 
     def mean(self, values: list[float]) -> list[float]:
         summed = torch.tensor(values, dtype=torch.float64, device=self._device)
-        dist.all_reduce(summed)
+        with self._noticing_lost_ranks():
+            dist.all_reduce(summed)
         return [float(value) for value in summed / self.world_size]
 
     def save(self, folder: Path) -> None:
         try:
-            self._engine.save_checkpoint(str(folder), tag=self.TAG, save_latest=False)
+            with self._noticing_lost_ranks():
+                self._engine.save_checkpoint(str(folder), tag=self.TAG, save_latest=False)
         except RuntimeError as error:
             # torch.save's word for a write that failed, a full disk among others.
             raise OSError(f"rank {self.rank}: {error}") from error
 
     def load(self, folder: Path) -> None:
         try:
-            loaded, _ = self._engine.load_checkpoint(str(folder), tag=self.TAG)
+            with self._noticing_lost_ranks():
+                loaded, _ = self._engine.load_checkpoint(str(folder), tag=self.TAG)
         except UNREADABLE as error:
             raise CheckpointInvalid(f"{folder}/{self.TAG} cannot be read: {error}", f"remove {folder}") from error
         if loaded is None:
@@ -145,7 +151,22 @@ class DeepSpeedEngine:
 
     def barrier(self) -> None:
         # Named, or NCCL warns that it has to guess.
-        dist.barrier(device_ids=[self._device.index] if self._device.type == "cuda" else None)
+        with self._noticing_lost_ranks():
+            dist.barrier(device_ids=[self._device.index] if self._device.type == "cuda" else None)
+
+    @contextmanager
+    def _noticing_lost_ranks(self) -> Iterator[None]:
+        """Raise TrainingFailed where a collective ends because another process has: that one's log has the cause."""
+        try:
+            yield
+        except RuntimeError as error:
+            # NCCL's errors have a class; gloo's are known by their text alone.
+            if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+                raise
+            raise TrainingFailed(
+                f"rank {self.rank} lost another process of the run: {error}",
+                "kanctl train logs shows which ended first and why; then kanctl train resume",
+            ) from error
 
     def close(self) -> None:
         """Leave the process group, so that the others are not kept waiting."""

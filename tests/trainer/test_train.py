@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from kanctl.trainer.checkpoint import whole_checkpoints
@@ -70,12 +71,16 @@ def records(run_dir: Path, kind: str) -> list[dict[str, Any]]:
     return [record for record in map(json.loads, lines) if record["kind"] == kind]
 
 
-def signal_when_it_trains(process: "subprocess.Popen[str]", run_dir: Path) -> None:
+def wait_until_it_trains(process: "subprocess.Popen[str]", run_dir: Path) -> None:
     deadline = time.monotonic() + 100
     while not records(run_dir, "train"):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def signal_when_it_trains(process: "subprocess.Popen[str]", run_dir: Path) -> None:
+    wait_until_it_trains(process, run_dir)
     process.send_signal(signal.SIGTERM)
 
 
@@ -122,6 +127,23 @@ def test_a_signal_to_torchrun_ends_both_ranks_at_one_step(make_run: Callable[...
     states = sorted(path.name for path in (checkpoint / "engine").glob("*optim_states.pt"))
     assert len(states) == 2
     assert json.loads((checkpoint / "meta.json").read_text())["world_size"] == 2
+
+
+@pytest.mark.slow
+def test_a_killed_rank_ends_the_other_with_the_reason(make_run: Callable[..., Path]) -> None:
+    run_dir = make_run("lost", "train.steps=100000")
+    process = start(TORCHRUN, run_dir)
+    wait_until_it_trains(process, run_dir)
+    workers = psutil.Process(process.pid).children()
+    [last] = [worker for worker in workers if worker.environ().get("RANK") == "1"]
+    last.kill()
+    code, _, err = finish(process)
+    assert code == 1
+    assert "rank 0 lost another process of the run" in err
+    assert not [worker for worker in workers if worker.is_running()]
+    [end] = records(run_dir, "end")
+    assert end["reason"] == "failed"
+    assert "lost another process" in end["message"]
 
 
 @pytest.mark.slow
