@@ -1,6 +1,8 @@
 """One function per train verb: what the commands of cli/commands/train.py call after reading their arguments."""
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from kanctl.errors import BadInputError, KanctlError
@@ -8,7 +10,7 @@ from kanctl.trainer.config import RunConfig, apply_overrides, load_recipe, to_di
 
 from ..context import load, select_nodes
 from ..output import print_note
-from .launch import Launch, check_nodes, read_launch, start_run, stop_units, write_run_folder
+from .launch import Launch, check_nodes, read_launch, start_run, stop_units, write_launch, write_run_folder
 from .local import local_state, start_local_run, stop_local_run
 from .names import check_name, corpus_dir, new_run_name, run_dir
 from .place import LocalPlace, Place, open_place
@@ -75,6 +77,8 @@ def stop_run(place: Place, run: str | None) -> dict[str, str]:
     launch = read_launch(place, name)
     if launch is None:
         raise BadInputError(f"{name} was never started on {place.name}")
+    # Noted first: a run that is stopped before its workers are up leaves no end record of its own.
+    write_launch(place, replace(launch, stop_asked_unix_s=time.time()))
     if isinstance(place, LocalPlace):
         results = {place.name: stop_local_run(launch) if local_state(launch) == "active" else "stopped"}
     else:

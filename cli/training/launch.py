@@ -19,8 +19,10 @@ from .place import NODE_PYTHON, Place
 
 TORCHRUN = "/opt/kanctl/venv/bin/torchrun"
 FREE_DISK_MIN_MIB = 500
-# torchrun gives its workers 30 s after SIGTERM; a checkpoint of a large model may need more than that in all.
+# How long a checkpoint of a large model may take after a stop was asked for.
 STOP_TIMEOUT_S = 180
+# torchrun kills its workers 30 s after SIGTERM unless told otherwise; a little less than the unit's own limit.
+STOP_ENVIRONMENT = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(STOP_TIMEOUT_S - 10)}
 
 # Prints a port that is free now; the rendezvous takes it a second later.
 _FREE_PORT = "import socket; s = socket.socket(); s.bind(('', 0)); print(s.getsockname()[1])"
@@ -38,6 +40,7 @@ class Launch:
     rendezvous: str
     kanctl_version: str = __version__
     local_pid: int | None = None
+    stop_asked_unix_s: float | None = None
 
     @property
     def world_size(self) -> int:
@@ -171,6 +174,7 @@ def _unit_words(launch: Launch, remote: Remote, data_dir: str, corpus: str, node
         "LimitMEMLOCK": "infinity",
     }
     environment = {
+        **STOP_ENVIRONMENT,
         "GLOO_SOCKET_IFNAME": interface,
         "NCCL_SOCKET_IFNAME": interface,
         "OMP_NUM_THREADS": str(_threads_per_process(remote, launch.processes_per_node[rank])),

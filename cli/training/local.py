@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kanctl.errors import KanctlError
 
-from .launch import STOP_TIMEOUT_S, Launch, write_launch
+from .launch import STOP_ENVIRONMENT, STOP_TIMEOUT_S, Launch, write_launch
 from .names import corpus_dir, run_dir
 from .place import LocalPlace
 
@@ -25,6 +25,7 @@ def start_local_run(place: LocalPlace, run: str, corpus: str, processes: int) ->
     ]
     environment = {
         **os.environ,
+        **STOP_ENVIRONMENT,
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)),
         "PYTHONUNBUFFERED": "1",
         "TORCH_EXTENSIONS_DIR": f"{folder}/torch-extensions",

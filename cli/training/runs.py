@@ -119,6 +119,8 @@ def _overall_state(launch: Launch | None, states: dict[str, str], records: list[
         return "running" if fresh else "starting"
     if any(active):
         return "degraded"
+    if launch.stop_asked_unix_s is not None:
+        return "stopped"
     return "lost" if "unreachable" in states.values() else "failed"
 
 

@@ -122,6 +122,8 @@ def test_stopping_a_run_that_is_over_is_no_error(place: LocalPlace) -> None:
     write_run_folder(place, "tiny-1", CONFIG)
     write_launch(place, make_launch("tiny-1", pid=2**22 + 1))
     assert stop_run(place, "tiny-1") == {place.name: "stopped"}
+    # Also when it was stopped before it could write an end record.
+    assert read_status(place, "tiny-1").state == "stopped"
 
 
 def test_log_lines_carry_their_node(place: LocalPlace) -> None:
