@@ -154,6 +154,10 @@ def _environment(playbook: Path, binary: Path, mark: str, scratch: Path) -> dict
         **({"ANSIBLE_CONFIG": str(config)} if config.is_file() else {}),
         # The ansible-playbook of this same Python, whatever else the user has on PATH.
         "PATH": f"{binary.parent}:{os.environ.get('PATH', os.defpath)}",
+        # ansible-runner would switch the check of host keys off, against ansible.cfg and the inventory.
+        "ANSIBLE_HOST_KEY_CHECKING": "True",
+        # Ansible refuses to start without UTF-8; and what ssh says is recognised in English.
+        "LC_ALL": "C.UTF-8",
         "ANSIBLE_NOCOLOR": "1",
         # What Ansible leaves behind when it is stopped goes with the scratch folder.
         "ANSIBLE_LOCAL_TEMP": str(scratch / "tmp"),

@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -28,16 +30,34 @@ def test_without_ansible_it_says_what_to_install(tmp_path, monkeypatch):
     assert "pip install ansible-core" in caught.value.next_step
 
 
-def test_signals_and_folders_are_as_before_after_a_run(tmp_path, monkeypatch):
+@pytest.fixture
+def play(tmp_path, monkeypatch) -> Callable[[str], list[dict[str, Any]]]:
+    """Runs a playbook of one task on this machine and gives its events."""
     monkeypatch.setenv("KANCTL_HOME", str(tmp_path / "home"))
-    (tmp_path / "play.yml").write_text(
-        "- hosts: all\n  gather_facts: false\n  tasks:\n    - ansible.builtin.debug: {msg: hello}\n"
-    )
     (tmp_path / "hosts.yml").write_text("all: {hosts: {here: {ansible_connection: local}}}\n")
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    events: list[dict[str, object]] = []
 
-    assert run_playbook(tmp_path / "play.yml", tmp_path / "hosts.yml", on_event=events.append) == "successful"
+    def run(task: str) -> list[dict[str, Any]]:
+        events: list[dict[str, Any]] = []
+        (tmp_path / "play.yml").write_text(f"- hosts: all\n  gather_facts: false\n  tasks:\n    - {task}\n")
+        assert run_playbook(tmp_path / "play.yml", tmp_path / "hosts.yml", on_event=events.append) == "successful"
+        return events
+
+    return run
+
+
+def test_signals_and_folders_are_as_before_after_a_run(play, tmp_path):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    events = play("ansible.builtin.debug: {msg: hello}")
+
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     assert "runner_on_ok" in {event["event"] for event in events}
     assert list((tmp_path / "home" / "ansible").iterdir()) == []
+
+
+def test_host_keys_are_checked_whatever_the_users_environment_says(play, monkeypatch):
+    monkeypatch.setenv("ANSIBLE_HOST_KEY_CHECKING", "False")
+    monkeypatch.setenv("LC_ALL", "C")
+    events = play("""ansible.builtin.debug: {msg: "{{ lookup('ansible.builtin.config', 'HOST_KEY_CHECKING') }}"}""")
+
+    told = [event["event_data"]["res"]["msg"] for event in events if event["event"] == "runner_on_ok"]
+    assert told == [True]

@@ -84,6 +84,17 @@ def test_a_step_finishes_when_the_next_begins():
     assert state.finished == [("alpha", "base")]
 
 
+def test_the_check_of_a_roles_arguments_is_no_step():
+    state = ProvisionState(nodes=("alpha",))
+    data = {"host": "alpha", "role": "base", "task": "Validating arguments", "res": {}}
+    state.apply(
+        {"event": "runner_on_ok", "event_data": {**data, "task_action": "ansible.builtin.validate_argument_spec"}}
+    )
+    state.apply({"event": "playbook_on_stats", "event_data": {}})
+
+    assert state.cell("alpha", "base").outcome == "skipped"
+
+
 def test_warnings_appear_once_and_trimmed():
     state = ProvisionState(nodes=("alpha",))
     for _ in range(3):
