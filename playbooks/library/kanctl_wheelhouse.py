@@ -16,7 +16,9 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -50,7 +52,7 @@ class WheelhouseError(Exception):
     """Why there are no wheels, and what to do."""
 
 
-def package_files(package_dir):
+def package_files(package_dir: Path) -> list[tuple[str, Path]]:
     """Files of the installed package as (name in the wheel, path), sorted; links to folders are followed."""
     found = []
     for folder, names, files in os.walk(package_dir, followlinks=True):
@@ -62,7 +64,7 @@ def package_files(package_dir):
     return sorted(found)
 
 
-def hash_of(parts):
+def hash_of(parts: Iterable[bytes]) -> str:
     """A short hash of byte strings."""
     digest = hashlib.sha256()
     for part in parts:
@@ -70,7 +72,7 @@ def hash_of(parts):
     return digest.hexdigest()[:16]
 
 
-def third_party_requirements(requires, extras):
+def third_party_requirements(requires: Iterable[str], extras: Iterable[str]) -> list[str]:
     """The requirement lines of some extras, without their markers. Lines without an extra are the controller's own."""
     lines = []
     for line in requires:
@@ -81,13 +83,13 @@ def third_party_requirements(requires, extras):
     return sorted(set(lines))
 
 
-def pinned_name(wheel_name):
+def pinned_name(wheel_name: str) -> str:
     """`torch-2.13.0-cp311-...whl` as `torch==2.13.0`."""
     name, version = wheel_name.split("-")[:2]
     return f"{name}=={version}"
 
 
-def make_kanctl_wheel(target, package_dir, version, metadata):
+def make_kanctl_wheel(target: Path, package_dir: Path, version: str, metadata: str) -> None:
     """Write kanctl's wheel from the files of the installed package; a checkout and a wheel give the same."""
     info = f"kanctl-{version}.dist-info"
     contents = [(name, path.read_bytes()) for name, path in package_files(package_dir)]
@@ -101,7 +103,7 @@ def make_kanctl_wheel(target, package_dir, version, metadata):
     os.replace(partial, target)
 
 
-def build_third_party(target, requirements, constraints):
+def build_third_party(target: Path, requirements: Iterable[str], constraints: Path) -> None:
     """Collect the wheels with this Python's pip and pack them into one tar."""
     partial = target.with_suffix(".part")
     shutil.rmtree(partial, ignore_errors=True)
@@ -121,7 +123,7 @@ def build_third_party(target, requirements, constraints):
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def check_controller(python_version, machine):
+def check_controller(python_version: str, machine: str) -> None:
     """Wheels fit one Python and one architecture: the controller's."""
     wanted = (".".join(python_version.split(".")[:2]), machine)
     found = (".".join(platform.python_version_tuple()[:2]), platform.machine())
@@ -132,7 +134,7 @@ def check_controller(python_version, machine):
         )
 
 
-def provide(cache_dir, extras, check_mode):
+def provide(cache_dir: Path, extras: Iterable[str], check_mode: bool) -> dict[str, Any]:
     """What the module returns; builds what is missing unless in check mode."""
     import kanctl
 
@@ -142,7 +144,8 @@ def provide(cache_dir, extras, check_mode):
     requirements = third_party_requirements(distribution.requires or [], extras)
     names = "\n".join([*requirements, platform.python_version()[:4], platform.machine()])
     third_party_key = hash_of([constraints.read_bytes(), names.encode()])
-    kanctl_key = hash_of([part for name, path in package_files(package_dir) for part in (name.encode(), path.read_bytes())])
+    files = package_files(package_dir)
+    kanctl_key = hash_of(part for name, path in files for part in (name.encode(), path.read_bytes()))
     tar = cache_dir / f"third-party-{third_party_key}.tar"
     wheel = cache_dir / kanctl_key / f"kanctl-{distribution.version}-py3-none-any.whl"
     missing = [path for path in (tar, wheel) if not path.is_file()]
@@ -152,7 +155,7 @@ def provide(cache_dir, extras, check_mode):
             build_third_party(tar, requirements, constraints)
         if wheel in missing:
             make_kanctl_wheel(wheel, package_dir, distribution.version, distribution.read_text("METADATA") or "")
-    result = {
+    result: dict[str, Any] = {
         "third_party_tar": str(tar),
         "third_party_key": third_party_key,
         "kanctl_wheel": str(wheel),
@@ -166,9 +169,9 @@ def provide(cache_dir, extras, check_mode):
     return result
 
 
-def main():
+def main() -> None:
     """Entry point of the module."""
-    module = AnsibleModule(
+    module = AnsibleModule(  # type: ignore[no-untyped-call]
         argument_spec={
             "cache_dir": {"type": "path", "required": True},
             "extras": {"type": "list", "elements": "str", "required": True},
