@@ -46,9 +46,10 @@ def nodes(
     playbook = playbooks_dir() / "site.yml"
     options = ProvisionOptions(limit=names if limit else (), tags=_split(tags), check=check, diff=diff)
     steps = select_steps(read_steps(playbook), options.tags)
-    print_note(f"{cluster.path}: {len(names)} nodes: {', '.join(names)}")
+    count = f"{len(names)} node{'s' if len(names) > 1 else ''}"
+    print_note(f"{cluster.path}: {count}: {', '.join(names)}")
     print_note(f"steps: {', '.join(step.name for step in steps)}")
-    if not (check or yes or confirm(f"Change these {len(names)} nodes?")):
+    if not (check or yes or confirm(f"Change {count}?")):
         raise BadInputError("nothing was changed: not confirmed", "answer y on a terminal, or --yes")
     report = provision(playbook, cluster.path, names, options)
     if as_json:
