@@ -40,7 +40,7 @@ check: setup ## format, lint, types, ansible-lint, yamllint
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/yamllint --strict playbooks inventory .yamllint
-	cd playbooks && PATH="$(CURDIR)/$(BIN):$$PATH" ansible-lint --offline -q
+	cd playbooks && PATH="$(CURDIR)/$(BIN):$$PATH" ansible-lint --offline -q -c ../.ansible-lint
 
 format: setup ## rewrite the Python files in the house's format
 	$(BIN)/ruff format .

@@ -1,4 +1,4 @@
-"""The GPU roles have the parts that every role has, and their defaults say the same as their argument specs."""
+"""Every role has the parts that a role has, and its defaults say the same as its argument specs and its README."""
 
 import re
 from itertools import pairwise
@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 ROLES = Path(__file__).parents[2] / "playbooks/roles"
-NAMES = ["gpudirect", "node_hardware", "node_tuning", "nvidia_driver", "nvidia_tuning"]
+NAMES = sorted(path.name for path in ROLES.iterdir() if path.is_dir())
 PARTS = [
     "defaults/main.yml",
     "meta/argument_specs.yml",
