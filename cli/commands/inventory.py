@@ -30,7 +30,7 @@ def new(
 
       kanctl inventory new
 
-      kanctl inventory new --node node1=10.0.0.11 --node node2=10.0.0.12 --shared-dir /srv/kanctl
+      kanctl inventory new --node node1=10.0.0.11 --node node2=10.0.0.12
     """
     from ..inventory_new import NewInventory, ask_for_missing, parse_nodes, write_inventory
 

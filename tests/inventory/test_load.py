@@ -11,6 +11,7 @@ from kanctl.inventory import Gpu, Nic
 from kanctl.inventory.errors import InventoryInvalid
 from kanctl.inventory.groups import expand_range
 from kanctl.inventory.load import load_cluster
+from kanctl.inventory.variables import known_variables
 
 ROOT = Path(__file__).parents[2]
 ROLES = ROOT / "playbooks" / "roles"
@@ -124,7 +125,14 @@ TREES = st.recursive(
 @given(tree=TREES)
 def test_no_tree_at_all_makes_anything_but_a_cluster_or_a_list_of_mistakes(tree, tmp_path):
     path = write(tmp_path, yaml.safe_dump(tree))
+    mistakes = None
     try:
         assert load_cluster(path, ROLES).nodes
     except InventoryInvalid as error:
-        assert error.mistakes
+        mistakes = error.mistakes
+    assert mistakes is None or len(mistakes) > 0
+
+
+def test_the_page_names_every_variable():
+    page = (ROOT / "docs" / "inventory.md").read_text()
+    assert [name for name in known_variables(ROLES) if f"`{name}`" not in page] == []

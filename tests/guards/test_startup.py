@@ -1,0 +1,39 @@
+"""Help comes at once: nothing heavy is imported before it is needed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "deepspeed", "ansible", "ansible_runner", "rich", "fabric", "paramiko", "numpy", "pynvml")
+
+
+def loaded_by(*words: str) -> set[str]:
+    """Top-level packages that a Python process has loaded at its end."""
+    done = subprocess.run([sys.executable, "-X", "importtime", *words], capture_output=True, text=True, timeout=60)
+    names = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    assert "kanctl" in names, done.stderr[-500:]
+    return names
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"], ["train", "launch", "--help"]])
+def test_help_loads_nothing_heavy(words):
+    assert loaded_by("-m", "kanctl.cli", *words) & set(HEAVY) == set()
+
+
+@pytest.mark.parametrize("group", ["lab", "inventory", "provision", "health", "telemetry"])
+def test_help_of_every_group_loads_neither_torch_nor_ansible(group):
+    assert loaded_by("-m", "kanctl.cli", group, "--help") & {"torch", "deepspeed", "ansible", "ansible_runner"} == set()
+
+
+def test_no_module_loads_torch_but_those_that_compute_with_it():
+    folders = ("inventory", "kernel", "lab", "monitoring", "cli")
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    names = [f"kanctl.{'.'.join(path.relative_to(ROOT).with_suffix('').parts)}" for path in paths]
+    wanted = [name.removesuffix(".__init__") for name in names if not name.endswith("__main__")]
+    code = f"import importlib, sys\nfor name in {wanted!r}: importlib.import_module(name)\n"
+    code += "sys.exit(', '.join({'torch', 'deepspeed', 'ansible'} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
