@@ -1,5 +1,6 @@
 """Help comes at once: nothing heavy is imported before it is needed."""
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "deepspeed", "ansible", "ansible_runner", "rich", "fabric", "paramiko", "numpy", "pynvml")
+HELP_CPU_S_MAX = 0.2
 
 
 def loaded_by(*words: str) -> set[str]:
@@ -37,3 +39,24 @@ def test_no_module_loads_torch_but_those_that_compute_with_it():
     code += "sys.exit(', '.join({'torch', 'deepspeed', 'ansible'} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_help_takes_at_most_a_fifth_of_a_second():
+    # The processor's time, not the clock's: other work on the machine does not count.
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "kanctl.cli", "--help"], stdout=subprocess.DEVNULL, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        if spent_s <= HELP_CPU_S_MAX:
+            return
+    pytest.fail(f"kanctl --help took {spent_s:.2f} s of the processor")
+
+
+def test_importing_does_nothing(tmp_path):
+    # No HOME to read, no PATH to find tools on, an empty folder to leave traces in.
+    environment = {"HOME": str(tmp_path / "nowhere"), "PYTHONDONTWRITEBYTECODE": "1"}
+    code = "import kanctl.cli.app, kanctl.cli.demo, kanctl.cli.remote, kanctl.lab.containers, kanctl.monitoring.serve"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
