@@ -80,6 +80,9 @@ def entries(entry: Entry) -> dict[str, Entry]:
     if not isinstance(entry.node, yaml.MappingNode) or not isinstance(entry.value, dict):
         return {}
     places = {str(key.value): (key, value) for key, value in entry.node.value}
+    if len(entry.node.value) == len(entry.value):
+        # Also right for a key that YAML reads as something else than what is written.
+        places |= dict(zip(map(str, entry.value), entry.node.value, strict=True))
     found = {}
     for key, value in entry.value.items():
         key_node, value_node = places.get(str(key), (entry.node, None))
