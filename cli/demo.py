@@ -6,6 +6,7 @@ evaluates, samples, and takes everything down again. Without the right to make c
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -39,7 +40,7 @@ class Demo:
 
     def step(self, title: str, words: Sequence[str], *, quiet: bool = False) -> str:
         """Run one kanctl command, its stderr shown; gives its stdout. Raises KanctlError when it fails."""
-        print_note(f"\n== {title}\n   $ kanctl {' '.join(words)}")
+        print_note(f"\n== {title}\n   $ kanctl {shlex.join(words)}")
         start = time.monotonic()
         done = self.kanctl(words)
         self.seconds.append((title, time.monotonic() - start))
@@ -53,7 +54,16 @@ class Demo:
     def kanctl(self, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
         """Any kanctl command, its exit status left to the caller."""
         command = [sys.executable, "-m", "kanctl.cli", *words]
-        return subprocess.run(command, stdout=subprocess.PIPE, text=True, env=self.environment, check=False)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=self.environment) as process:
+            try:
+                stdout, _ = process.communicate()
+            except KeyboardInterrupt:
+                # The command has heard it too; killing it would leave its work on the nodes half done.
+                process.communicate()
+                raise
+        if process.returncode == exits.INTERRUPTED:
+            raise KeyboardInterrupt
+        return subprocess.CompletedProcess(command, process.returncode, stdout)
 
 
 def run_demo() -> None:
