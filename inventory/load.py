@@ -16,7 +16,7 @@ from .yaml_lines import Entry, read_yaml
 NODES_GROUP = "nodes"
 # Of the whole cluster, so they must say the same on every node.
 _SHARED = ("kanctl_cluster_name", "kanctl_shared_dir")
-_NODE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+NODE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _DEFAULT_PORT = 22
 
 
@@ -59,7 +59,7 @@ def load_cluster(path: Path, roles_dir: Path | None) -> Cluster:
 
 def _check_names(path: Path, tree: Tree) -> Iterator[Mistake]:
     for name, line in tree.host_lines.items():
-        if not _NODE_NAME.fullmatch(name):
+        if not NODE_NAME.fullmatch(name):
             wanted = "letters, digits and hyphens only, at most 63, no hyphen at the ends"
             if "[" in name:
                 wanted += f", or a range such as node[01:04] of at most {RANGE_HOSTS_MAX} hosts"

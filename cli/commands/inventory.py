@@ -32,10 +32,18 @@ def new(
 
       kanctl inventory new --node node1=10.0.0.11 --node node2=10.0.0.12
     """
-    from ..inventory_new import NewInventory, ask_for_missing, parse_nodes, write_inventory
+    from ..inventory_new import (
+        NewInventory,
+        ask_for_missing,
+        parse_nodes,
+        plain_key,
+        refuse_to_overwrite,
+        write_inventory,
+    )
 
+    refuse_to_overwrite(output, force=force)
     given = NewInventory(
-        nodes=parse_nodes(node or []), cluster=cluster, user=user, key=key, shared_dir=shared_dir, gpus=gpus
+        nodes=parse_nodes(node or []), cluster=cluster, user=user, key=plain_key(key), shared_dir=shared_dir, gpus=gpus
     )
     write_inventory(ask_for_missing(given), output, force=force)
     print_answer(str(output))
