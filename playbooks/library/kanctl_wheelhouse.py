@@ -47,6 +47,9 @@ kanctl_key: {description: Hash of its files, type: str, returned: always}
 # Dates inside the wheel are fixed, so that the same files make the same wheel. 1980 is the first year zip knows.
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
+# The part of a requirement's marker that names its extra.
+EXTRA = re.compile(r"extra\s*==\s*['\"]([\w-]+)['\"]")
+
 
 class WheelhouseError(Exception):
     """Why there are no wheels, and what to do."""
@@ -73,13 +76,15 @@ def hash_of(parts: Iterable[bytes]) -> str:
 
 
 def third_party_requirements(requires: Iterable[str], extras: Iterable[str]) -> list[str]:
-    """The requirement lines of some extras, without their markers. Lines without an extra are the controller's own."""
+    """The requirement lines of some extras. Lines without an extra are the controller's own and stay out."""
     lines = []
     for line in requires:
         requirement, _, marker = line.partition(";")
-        extra = re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", marker)
+        extra = EXTRA.search(marker)
         if extra and extra[1] in extras and not requirement.strip().startswith("kanctl"):
-            lines.append(requirement.strip())
+            # What else the marker asks of the Python is pip's to judge.
+            rest = re.sub(r"^\s*and\s+|\s+and\s*$", "", EXTRA.sub("", marker)).strip()
+            lines.append("; ".join([requirement.strip(), rest] if rest else [requirement.strip()]))
     return sorted(set(lines))
 
 
@@ -99,8 +104,8 @@ def make_kanctl_wheel(target: Path, package_dir: Path, version: str, metadata: s
     partial = target.with_suffix(".part")
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in [*contents, (f"{info}/RECORD", record.encode())]:
-            archive.writestr(zipfile.ZipInfo(name, ZIP_DATE), content)
-    os.replace(partial, target)
+            archive.writestr(zipfile.ZipInfo(name, ZIP_DATE), content, zipfile.ZIP_DEFLATED)
+    finish(partial, target)
 
 
 def build_third_party(target: Path, requirements: Iterable[str], constraints: Path) -> None:
@@ -115,18 +120,40 @@ def build_third_party(target: Path, requirements: Iterable[str], constraints: Pa
         if done.returncode != 0:
             tail = "\n".join(done.stderr.strip().splitlines()[-8:])
             raise WheelhouseError(f"pip could not collect the wheels: {tail}. Next: see that pip reaches its index.")
-        with tarfile.open(target.with_suffix(".tar.part"), "w") as archive:
+        packed = target.with_suffix(".tar.part")
+        with tarfile.open(packed, "w") as archive:
             for wheel in sorted(partial.glob("*.whl")):
                 archive.add(wheel, arcname=wheel.name)
-        os.replace(target.with_suffix(".tar.part"), target)
+        finish(packed, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def finish(partial: Path, target: Path) -> None:
+    """Give a file its name once it is whole on the disk, so that a power cut leaves no empty one of that name."""
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, target)
+
+
+def clean(cache_dir: Path) -> None:
+    """Remove what killed builds left; the caller holds the lock, so none is at work."""
+    for leftover in cache_dir.glob("**/*.part"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def python_and_machine(python_version: str, machine: str) -> tuple[str, str]:
+    """What wheels depend on: `3.11.2` on `x86_64` is 3.11 on x86_64."""
+    return ".".join(python_version.split(".")[:2]), machine
+
+
 def check_controller(python_version: str, machine: str) -> None:
     """Wheels fit one Python and one architecture: the controller's."""
-    wanted = (".".join(python_version.split(".")[:2]), machine)
-    found = (".".join(platform.python_version_tuple()[:2]), platform.machine())
+    wanted = python_and_machine(python_version, machine)
+    found = python_and_machine(platform.python_version(), platform.machine())
     if wanted != found:
         raise WheelhouseError(
             f"Wanted: wheels for Python {wanted[0]} on {wanted[1]}. Found: this controller has Python {found[0]} on"
@@ -142,7 +169,7 @@ def provide(cache_dir: Path, extras: Iterable[str], check_mode: bool) -> dict[st
     distribution = importlib.metadata.distribution("kanctl")
     constraints = package_dir / "constraints.txt"
     requirements = third_party_requirements(distribution.requires or [], extras)
-    names = "\n".join([*requirements, platform.python_version()[:4], platform.machine()])
+    names = "\n".join([*requirements, *python_and_machine(platform.python_version(), platform.machine())])
     third_party_key = hash_of([constraints.read_bytes(), names.encode()])
     files = package_files(package_dir)
     kanctl_key = hash_of(part for name, path in files for part in (name.encode(), path.read_bytes()))
@@ -150,6 +177,7 @@ def provide(cache_dir: Path, extras: Iterable[str], check_mode: bool) -> dict[st
     wheel = cache_dir / kanctl_key / f"kanctl-{distribution.version}-py3-none-any.whl"
     missing = [path for path in (tar, wheel) if not path.is_file()]
     if missing and not check_mode:
+        clean(cache_dir)
         wheel.parent.mkdir(parents=True, exist_ok=True)
         if tar in missing:
             build_third_party(tar, requirements, constraints)
@@ -183,11 +211,13 @@ def main() -> None:
     cache_dir = Path(module.params["cache_dir"])
     try:
         check_controller(module.params["python_version"], module.params["machine"])
+        if module.check_mode:
+            module.exit_json(**provide(cache_dir, module.params["extras"], check_mode=True))
         cache_dir.mkdir(parents=True, exist_ok=True)
         # All nodes ask at once; one builds, the others wait and find it built.
         with (cache_dir / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            module.exit_json(**provide(cache_dir, module.params["extras"], module.check_mode))
+            module.exit_json(**provide(cache_dir, module.params["extras"], check_mode=False))
     except (WheelhouseError, OSError, ImportError, importlib.metadata.PackageNotFoundError) as error:
         module.fail_json(msg=str(error))
 
