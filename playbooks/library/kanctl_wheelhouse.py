@@ -15,8 +15,9 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,9 @@ kanctl_key: {description: Hash of its files, type: str, returned: always}
 # Dates inside the wheel are fixed, so that the same files make the same wheel. 1980 is the first year zip knows.
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
+# A file in a wheel: its name and its bytes.
+Content = tuple[str, bytes]
+
 # The part of a requirement's marker that names its extra.
 EXTRA = re.compile(r"extra\s*==\s*['\"]([\w-]+)['\"]")
 
@@ -55,15 +59,15 @@ class WheelhouseError(Exception):
     """Why there are no wheels, and what to do."""
 
 
-def package_files(package_dir: Path) -> list[tuple[str, Path]]:
-    """Files of the installed package as (name in the wheel, path), sorted; links to folders are followed."""
+def package_contents(package_dir: Path) -> list[Content]:
+    """Files of the installed package as (name in the wheel, bytes), sorted; links to folders are followed."""
     found = []
     for folder, names, files in os.walk(package_dir, followlinks=True):
         names[:] = sorted(n for n in names if n != "__pycache__")
         for file in files:
             path = Path(folder, file)
             if path.suffix != ".pyc":
-                found.append((str(Path(package_dir.name, path.relative_to(package_dir))), path))
+                found.append((str(Path(package_dir.name, path.relative_to(package_dir))), path.read_bytes()))
     return sorted(found)
 
 
@@ -94,12 +98,11 @@ def pinned_name(wheel_name: str) -> str:
     return f"{name}=={version}"
 
 
-def make_kanctl_wheel(target: Path, package_dir: Path, version: str, metadata: str) -> None:
-    """Write kanctl's wheel from the files of the installed package; a checkout and a wheel give the same."""
+def make_kanctl_wheel(target: Path, package: Sequence[Content], version: str, metadata: str) -> None:
+    """Write kanctl's wheel from the contents of the installed package; a checkout and a wheel give the same."""
     info = f"kanctl-{version}.dist-info"
-    contents = [(name, path.read_bytes()) for name, path in package_files(package_dir)]
     wheel_file = "Wheel-Version: 1.0\nGenerator: kanctl\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    contents += [(f"{info}/METADATA", metadata.encode()), (f"{info}/WHEEL", wheel_file.encode())]
+    contents = [*package, (f"{info}/METADATA", metadata.encode()), (f"{info}/WHEEL", wheel_file.encode())]
     record = "".join(f"{name},,\n" for name, _ in contents) + f"{info}/RECORD,,\n"
     partial = target.with_suffix(".part")
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -110,9 +113,8 @@ def make_kanctl_wheel(target: Path, package_dir: Path, version: str, metadata: s
 
 def build_third_party(target: Path, requirements: Iterable[str], constraints: Path) -> None:
     """Collect the wheels with this Python's pip and pack them into one tar."""
-    partial = target.with_suffix(".part")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    # A name of its own: the pip of a build that was killed may still write into its folder.
+    partial = Path(tempfile.mkdtemp(prefix=f"{target.stem}-", suffix=".part", dir=target.parent))
     try:
         words = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
         words += ["--wheel-dir", str(partial), "--constraint", str(constraints), *requirements]
@@ -161,18 +163,29 @@ def check_controller(python_version: str, machine: str) -> None:
         )
 
 
-def provide(cache_dir: Path, extras: Iterable[str], check_mode: bool) -> dict[str, Any]:
+def check_extras(extras: Sequence[str], known: Sequence[str]) -> None:
+    """An extra that kanctl does not have would leave the node without packages, and nobody would be told."""
+    wrong = [extra for extra in extras if extra not in known]
+    if wrong or not extras:
+        raise WheelhouseError(
+            f"Wanted: extras of kanctl among {', '.join(known)}. Found: {', '.join(wrong) or 'none'}."
+            " Next: correct trainer_extras."
+        )
+
+
+def provide(cache_dir: Path, extras: Sequence[str], check_mode: bool) -> dict[str, Any]:
     """What the module returns; builds what is missing unless in check mode."""
     import kanctl
 
     package_dir = Path(kanctl.__file__).parent
     distribution = importlib.metadata.distribution("kanctl")
     constraints = package_dir / "constraints.txt"
+    check_extras(extras, distribution.metadata.get_all("Provides-Extra") or [])
     requirements = third_party_requirements(distribution.requires or [], extras)
     names = "\n".join([*requirements, *python_and_machine(platform.python_version(), platform.machine())])
     third_party_key = hash_of([constraints.read_bytes(), names.encode()])
-    files = package_files(package_dir)
-    kanctl_key = hash_of(part for name, path in files for part in (name.encode(), path.read_bytes()))
+    package = package_contents(package_dir)
+    kanctl_key = hash_of(part for name, content in package for part in (name.encode(), content))
     tar = cache_dir / f"third-party-{third_party_key}.tar"
     wheel = cache_dir / kanctl_key / f"kanctl-{distribution.version}-py3-none-any.whl"
     missing = [path for path in (tar, wheel) if not path.is_file()]
@@ -182,7 +195,7 @@ def provide(cache_dir: Path, extras: Iterable[str], check_mode: bool) -> dict[st
         if tar in missing:
             build_third_party(tar, requirements, constraints)
         if wheel in missing:
-            make_kanctl_wheel(wheel, package_dir, distribution.version, distribution.read_text("METADATA") or "")
+            make_kanctl_wheel(wheel, package, distribution.version, distribution.read_text("METADATA") or "")
     result: dict[str, Any] = {
         "third_party_tar": str(tar),
         "third_party_key": third_party_key,
@@ -218,8 +231,11 @@ def main() -> None:
         with (cache_dir / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             module.exit_json(**provide(cache_dir, module.params["extras"], check_mode=False))
-    except (WheelhouseError, OSError, ImportError, importlib.metadata.PackageNotFoundError) as error:
+    except (WheelhouseError, ImportError, importlib.metadata.PackageNotFoundError) as error:
         module.fail_json(msg=str(error))
+    except OSError as error:
+        next_step = "free space there, or set trainer_wheelhouse_dir to another folder"
+        module.fail_json(msg=f"Wanted: wheels in {cache_dir}. Found: {error}. Next: {next_step}.")
 
 
 if __name__ == "__main__":
