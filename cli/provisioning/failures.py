@@ -21,6 +21,13 @@ UNREACHABLE = (
     (r"Connection (closed|reset)|Connection to .* closed|Broken pipe",
      "closed the connection", "it may be booting: wait until ssh answers"),
 )  # fmt: skip
+# What else stops a node before its first step, and the next step.
+FAILED = (
+    (r"Missing sudo password|password is required|Incorrect sudo password|not in the sudoers",
+     "the login may not become root", "let ansible_user use sudo without a password, or log in as root"),
+    (r"interpreter '?[^']*'? was not found",
+     "has no such Python", "apt-get install python3 there, or name another in ansible_python_interpreter"),
+)  # fmt: skip
 # ssh names the very file and address, for instance: ssh-keygen -f "/root/.ssh/known_hosts" -R "10.0.0.7"
 _FORGET_KEY = re.compile(r"ssh-keygen -f \S+ -R \S+")
 # A failed task's message is cut to this many characters; the journal has all of it.
@@ -29,9 +36,12 @@ MESSAGE_LENGTH = 2000
 
 def describe_failure(failure: TaskResult) -> str:
     """One failed task in words; for an unreachable node the reason and what to do, not Ansible's wall of text."""
-    if failure.outcome != "unreachable":
-        return f"{failure.node}: {failure.step}: '{failure.task}': {failure.message[:MESSAGE_LENGTH]}"
     text = " ".join(failure.message.split())
+    if failure.outcome != "unreachable":
+        for pattern, meaning, step in FAILED:
+            if re.search(pattern, text):
+                return f"{failure.node}: {meaning}: {step} ({failure.message.splitlines()[0]})"
+        return f"{failure.node}: {failure.step}: '{failure.task}': {failure.message[:MESSAGE_LENGTH]}"
     for pattern, meaning, step in UNREACHABLE:
         if re.search(pattern, text, re.IGNORECASE):
             forget = _FORGET_KEY.search(text)

@@ -174,6 +174,10 @@ def _message(result: dict[str, Any]) -> str:
     items = [item for item in result.get("results", []) if isinstance(item, dict) and item.get("failed")]
     if items:
         return "; ".join(f"item {item.get('item', '?')}: {_message(item)}" for item in items)
+    # Gathering facts tells why it failed one level down, for each of its modules.
+    modules = result.get("failed_modules") or {}
+    if modules:
+        return "; ".join(_message(failed) for failed in modules.values())
     message = result.get("msg") or result.get("assertion") or result.get("censored") or ""
     text = message if isinstance(message, str) else "\n".join(map(str, message))
     text = text.strip().removeprefix("Task failed: ")

@@ -14,9 +14,11 @@ from kanctl.errors import MissingToolError
 
 
 def test_the_processes_of_a_run_are_found_by_its_mark_and_others_are_not():
-    words = [sys.executable, "-c", "input()", "ansible-playbook"]
-    with subprocess.Popen(words, env={**os.environ, MARK: "this"}, stdin=subprocess.PIPE) as process:
-        # Its environment is there once it has been executed, which Popen waits for.
+    words = ["/bin/sh", "-c", "echo begun; read word", "ansible-playbook"]
+    environment = {**os.environ, MARK: "this"}
+    with subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        # Popen returns a moment before /proc shows the new program's words and environment.
+        process.stdout.readline()
         assert leftovers("this") == [process.pid]
         assert leftovers("thi") == []
         process.stdin.close()

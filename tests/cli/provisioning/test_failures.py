@@ -51,6 +51,15 @@ def test_an_unknown_reason_is_passed_on_short():
     assert len(text) < 400
 
 
+def test_what_stops_a_node_before_its_first_step_has_its_next_step():
+    sudo = describe_failure(failed("Missing sudo password", outcome="failed"))
+    python = describe_failure(failed("The module interpreter '/opt/python' was not found.", outcome="failed"))
+
+    assert sudo.startswith("node1: the login may not become root: let ansible_user use sudo without a password")
+    assert sudo.endswith("(Missing sudo password)")
+    assert "or name another in ansible_python_interpreter" in python
+
+
 def test_a_check_that_failed_speaks_for_itself():
     text = describe_failure(failed("Wanted: 40 GiB. Found: 3. Next: free space.", outcome="failed"))
 

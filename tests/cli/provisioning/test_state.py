@@ -114,6 +114,15 @@ def test_an_error_of_the_playbook_keeps_where_it_is():
     assert state.errors == ["the role 'x' was not found (site.yml:3:11)"]
 
 
+def test_facts_that_cannot_be_gathered_say_why():
+    state = ProvisionState(nodes=("alpha",))
+    why = {"ansible.legacy.setup": {"msg": "The module interpreter '/usr/bin/python9' was not found."}}
+    result = {"msg": "The following modules failed to execute: ansible.legacy.setup.", "failed_modules": why}
+    state.apply({"event": "runner_on_failed", "event_data": {"host": "alpha", "task": "t", "res": result}})
+
+    assert state.failures[0].message == "The module interpreter '/usr/bin/python9' was not found."
+
+
 def test_a_failure_without_words_takes_those_of_the_error_before_it():
     state = ProvisionState(nodes=("alpha",))
     state.apply(remark("error", "[ERROR]: the role 'x' was not found"))
