@@ -40,6 +40,19 @@ def test_the_exporter_answers_on_every_node(cluster):
         assert "kanctl_node_uptime_seconds" in cluster.on_node(node, read)
 
 
+def test_an_exporter_that_a_killed_run_did_not_restart_is_restarted(cluster):
+    # What a run leaves that is killed after it wrote the unit: the old one runs, the new one is on the disk.
+    unit = "/etc/systemd/system/kanctl-exporter.service"
+    restart = "systemctl daemon-reload && systemctl restart kanctl-exporter"
+    old = f"cp {unit} /root/new && sed -i 's/KANCTL_EXPORTER=.*/KANCTL_EXPORTER=old/' {unit} && {restart}"
+    cluster.on_node("node1", f"{old} && cp /root/new {unit}")
+    report = cluster.answer("provision", "nodes", "--yes", "--limit", "node1", "--tags", "exporter")
+    assert [node["changed"] for node in report["nodes"]] == [1]
+    running = cluster.on_node("node1", "cat /proc/$(systemctl show -P MainPID kanctl-exporter)/environ")
+    assert "KANCTL_EXPORTER=" in running
+    assert "KANCTL_EXPORTER=old" not in running
+
+
 def test_provisioned_nodes_are_healthy(cluster):
     done = cluster.kanctl("health", "check")
     # The disk is this machine's own, as full as it happens to be.
