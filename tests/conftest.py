@@ -1,9 +1,17 @@
 """Fixtures that every test may use."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+
+# Ansible's module code replaces sys.intern when it is imported, and torch's compiler refuses the replacement. Imported
+# here, first of all, and given back; the patch serves tagged strings, which no test makes.
+_intern = sys.intern
+import ansible.module_utils.basic  # noqa: E402, F401
+
+sys.intern = _intern
 
 ROOT = Path(__file__).resolve().parent.parent
 
