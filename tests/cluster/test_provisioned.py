@@ -18,6 +18,16 @@ def test_a_killed_provisioning_is_named_and_the_next_one_converges(cluster):
     assert json.loads(done.stdout)["status"] == "done"
 
 
+def test_what_the_killed_run_left_has_not_damaged_the_environment(cluster):
+    # pip's own list of torch's files, with their sizes, against the disk.
+    read = "import importlib.metadata as m; f = m.files('torch')"
+    read += "; print(len(f), [str(p) for p in f if p.size is not None and p.locate().stat().st_size != p.size])"
+    for node in ("node1", "node2"):
+        count, wrong = cluster.on_node(node, f'/opt/kanctl/venv/bin/python -c "{read}"').split(maxsplit=1)
+        assert int(count) > 1000
+        assert wrong.strip() == "[]"
+
+
 def test_the_next_provisioning_changes_nothing_on_any_node(cluster):
     nodes = json.loads(cluster.provisionings["again"].stdout)["nodes"]
     assert [(node["changed"], node["failed"], node["unreachable"]) for node in nodes] == [(0, 0, 0), (0, 0, 0)]
