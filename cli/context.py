@@ -25,11 +25,12 @@ def find_inventory(given: Path | None) -> Path:
     """The inventory to use: the one given, else $KANCTL_INVENTORY, ./hosts.yml, the lab's. Raises BadInputError."""
     if given is not None or "KANCTL_INVENTORY" in os.environ:
         path = given or Path(os.environ["KANCTL_INVENTORY"])
-        if path.is_file():
+        # os.path answers False where pathlib raises: in a folder that may not be entered.
+        if os.path.isfile(path):
             return path
         raise BadInputError(f"wanted an inventory file, found none at {path}", "kanctl inventory new")
     for path in (Path("hosts.yml"), LAB_INVENTORY):
-        if path.is_file():
+        if os.path.isfile(path):
             return path
     raise BadInputError(
         f"no inventory: looked at ./hosts.yml and {LAB_INVENTORY}",

@@ -5,14 +5,16 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
 
 from kanctl.errors import BadInputError, KanctlError
+from kanctl.inventory.checks import NODE_NAME
 from kanctl.inventory.errors import InventoryInvalid, Mistake
-from kanctl.inventory.load import NODE_NAME, load_cluster
+from kanctl.inventory.load import load_cluster
 from kanctl.inventory.variables import check_variable, known_variables
 
 from .context import playbooks_dir
@@ -105,32 +107,42 @@ def write_inventory(new: NewInventory, output: Path, *, force: bool) -> None:
     """
     refuse_to_overwrite(output, force=force)
     text = inventory_text(new)
-    partial = output.with_name(f"{output.name}.part")
+    new_folders = [folder for folder in output.parents if not os.path.lexists(folder)]
+    partial = output.with_name(f"{output.name}.{os.getpid()}.part")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise KanctlError(f"{output} cannot be written: {error.strerror}", "another --output") from error
-    try:
         load_cluster(partial, roles_dir=playbooks_dir() / "roles")
         os.replace(partial, output)
+    except OSError as error:
+        raise KanctlError(f"{output} cannot be written: {error.strerror}", "another --output") from error
     except InventoryInvalid as error:
         raise InventoryInvalid(output, [_at_home(mistake, partial, output) for mistake in error.mistakes]) from error
     finally:
-        partial.unlink(missing_ok=True)
+        _remove_if_there(partial, [] if os.path.lexists(output) else new_folders)
 
 
 def refuse_to_overwrite(output: Path, *, force: bool) -> None:
     """Raises KanctlError when the file is there already; before any question is asked."""
-    if output.is_dir():
+    # os.path answers False where pathlib raises; writing then says what is wrong with the place.
+    if os.path.isdir(output):
         raise KanctlError(f"wanted a file to write, found the folder {output}", f"--output {output / 'hosts.yml'}")
-    if output.exists() and not force:
+    if os.path.lexists(output) and not force:
         raise KanctlError(f"{output} is there already", "--force to write over it, or another --output")
 
 
 def plain_key(key: str | None) -> str | None:
     """A key's path that means the same wherever kanctl is started."""
     return key if key is None or key.startswith("~") else str(Path(key).absolute())
+
+
+def _remove_if_there(partial: Path, folders: Sequence[Path]) -> None:
+    """What a failed attempt made; a folder that somebody else has put something into meanwhile stays."""
+    # A parent that is a file, or may not be entered, holds nothing of ours.
+    with suppress(OSError):
+        partial.unlink(missing_ok=True)
+        for folder in folders:
+            folder.rmdir()
 
 
 def _at_home(mistake: Mistake, partial: Path, output: Path) -> Mistake:

@@ -1,11 +1,14 @@
 """What a value may be: small checks that answer with what is wanted, and the record of a variable that uses them."""
 
+import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+# One word of a host name; letters, digits and hyphens, so that nothing in it can reach a shell.
+NODE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 # A check gives what is wanted when the value is not that, else None.
 Check = Callable[[Any], str | None]
 
@@ -45,6 +48,21 @@ def text(pattern: str, wanted: str) -> Check:
         return None if isinstance(value, str) and re.fullmatch(pattern, value) else wanted
 
     return check
+
+
+def address(value: object) -> str | None:
+    """An IPv4 or IPv6 address, or a host name; digits and points alone are an address or a slip of the finger."""
+    if not isinstance(value, str):
+        return "an address or a host name"
+    if re.fullmatch(r"[0-9.]+|[0-9A-Fa-f.]*:[0-9A-Fa-f.:]*", value):
+        try:
+            ipaddress.ip_address(value)
+        except ValueError:
+            return "an address (its port goes into ansible_port)"
+        return None
+    words = value.removesuffix(".").split(".")
+    is_name = len(value) <= 253 and all(NODE_NAME.fullmatch(word) for word in words)
+    return None if is_name else "an address or a host name"
 
 
 def own_file(value: object) -> str | None:

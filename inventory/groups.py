@@ -7,6 +7,7 @@ variable precedence"; groups of one depth merge by priority, then by name.
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 from .errors import Mistake
 from .yaml_lines import Entry, entries, keys_that_are_no_text
@@ -14,7 +15,7 @@ from .yaml_lines import Entry, entries, keys_that_are_no_text
 GROUP_KEYS = ("hosts", "vars", "children")
 # Ansible turns other characters into _ with a warning, and then a file of group_vars has another name.
 _GROUP_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_RANGE = re.compile(r"\[([0-9]+|[A-Za-z]):([0-9]+|[A-Za-z])(?::([0-9]+))?\]")
+_RANGE = re.compile(r"\[([0-9]{1,9}|[A-Za-z]):([0-9]{1,9}|[A-Za-z])(?::([0-9]{1,9}))?\]")
 # A slip of the finger, [1:99999999], must not fill the memory.
 RANGE_HOSTS_MAX = 1000
 
@@ -43,18 +44,27 @@ class Tree:
     host_lines: dict[str, int] = field(default_factory=dict)
     # What stands below the host's name, wherever it is named; the last in the file wins, as in Ansible.
     host_variables: dict[str, dict[str, Entry]] = field(default_factory=dict)
+    # How far below `all` each group lies, by its longest way up.
+    depths: dict[str, int] = field(default_factory=dict)
+    # Names with the YAML nodes read for them: aliases of aliases lead to one node along exponentially many ways.
+    read: set[tuple[str, int]] = field(default_factory=set)
 
-    def depth(self, name: str, seen: frozenset[str] = frozenset()) -> int:
-        """How far below `all` a group lies, by its longest way up."""
-        parents = [parent for parent, group in self.groups.items() if name in group.children and parent not in seen]
-        return max((self.depth(parent, seen | {name}) + 1 for parent in parents), default=0)
+    def measure_depths(self) -> None:
+        """Fill in `depths`; groups in a circle, which is a mistake, end with the depth that they had got to."""
+        self.depths = dict.fromkeys(self.groups, 0)
+        for _ in self.groups:
+            before = dict(self.depths)
+            for name, group in self.groups.items():
+                self.depths |= {child: max(self.depths[child], self.depths[name] + 1) for child in group.children}
+            if self.depths == before:
+                return
 
     def groups_of(self, host: str) -> list[str]:
         """The groups that hold a host, directly or by their children, outermost first."""
         found = {name for name, group in self.groups.items() if host in group.hosts}
         while more := {name for name, group in self.groups.items() if group.children & found} - found:
             found |= more
-        return sorted(found | {"all"}, key=lambda name: (self.depth(name), self.groups[name].priority, name))
+        return sorted(found | {"all"}, key=lambda name: (self.depths[name], self.groups[name].priority, name))
 
     def below(self, group: str) -> set[str]:
         """A group's children, their children and so on."""
@@ -76,6 +86,7 @@ def read_tree(top: Entry, mistakes: list[Mistake]) -> Tree:
         _read_group(tree, name, entry, mistakes)
         if name != "all":
             tree.groups["all"].children.add(name)
+    tree.measure_depths()
     for name, group in tree.groups.items():
         if name in tree.below(name) and group.entry is not None:
             mistakes.append(group.entry.mistake(f"group {name}: wanted children other than itself, found a circle"))
@@ -103,16 +114,14 @@ def merged_variables(
     return merged | tree.host_variables[host] | host_files.get(host, {})
 
 
-def _read_group(
-    tree: Tree, name: str, entry: Entry, mistakes: list[Mistake], above: frozenset[str] = frozenset()
-) -> None:
+def _read_group(tree: Tree, name: str, entry: Entry, mistakes: list[Mistake]) -> None:
     group = tree.groups.setdefault(name, Group())
     group.entry = group.entry or entry
     if not _GROUP_NAME.fullmatch(name):
         mistakes.append(entry.mistake(f"group name {name!r}: wanted letters, digits and _, no digit first"))
-    # The second test: an anchor may hold an alias of itself.
-    if entry.value is None or name in above:
+    if entry.value is None or (name, id(entry.node)) in tree.read:
         return
+    tree.read.add((name, id(entry.node)))
     if not isinstance(entry.value, dict):
         text = f"group {name}: wanted {', '.join(GROUP_KEYS)} below it, found {entry.value!r}"
         mistakes.append(entry.mistake(text))
@@ -131,7 +140,7 @@ def _read_group(
             mistakes += keys_that_are_no_text(below)
             for child, child_entry in entries(below).items():
                 group.children.add(child)
-                _read_group(tree, child, child_entry, mistakes, above | {name})
+                _read_group(tree, child, child_entry, mistakes)
 
 
 def _read_hosts(tree: Tree, group: Group, entry: Entry, mistakes: list[Mistake]) -> None:
@@ -147,18 +156,23 @@ def _read_hosts(tree: Tree, group: Group, entry: Entry, mistakes: list[Mistake])
             tree.host_variables.setdefault(host, {}).update(entries(host_entry))
 
 
-def expand_range(pattern: str) -> Iterator[str]:
+def expand_range(pattern: str) -> list[str]:
     """node[01:03] becomes node01, node02, node03; [a:c] and a step, [0:9:3], work as in Ansible.
 
     A range that says nothing, such as [3:1], [01:100] or one of more than RANGE_HOSTS_MAX hosts, stays as it is.
     """
+    names = list(islice(_expand(pattern), RANGE_HOSTS_MAX + 1))
+    return names if len(names) <= RANGE_HOSTS_MAX else [pattern]
+
+
+def _expand(pattern: str) -> Iterator[str]:
     match = _RANGE.search(pattern)
     words = _range_words(match[1], match[2], int(match[3] or 1)) if match else []
     if match is None or not words:
         yield pattern
         return
     for word in words:
-        yield from expand_range(pattern[: match.start()] + word + pattern[match.end() :])
+        yield from _expand(pattern[: match.start()] + word + pattern[match.end() :])
 
 
 def _range_words(first: str, last: str, step: int) -> list[str]:

@@ -1,11 +1,11 @@
 """Reads an Ansible YAML inventory into a Cluster, and names every mistake in it at once, before a node is touched."""
 
 import ipaddress
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from .checks import NODE_NAME
 from .errors import InventoryInvalid, Mistake
 from .groups import RANGE_HOSTS_MAX, Tree, hosts_below, merged_variables, read_tree
 from .model import Cluster, Gpu, Nic, Node
@@ -16,7 +16,6 @@ from .yaml_lines import Entry, read_yaml
 NODES_GROUP = "nodes"
 # Of the whole cluster, so they must say the same on every node.
 _SHARED = ("kanctl_cluster_name", "kanctl_shared_dir")
-NODE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _DEFAULT_PORT = 22
 
 
@@ -59,6 +58,9 @@ def load_cluster(path: Path, roles_dir: Path | None) -> Cluster:
 
 def _check_names(path: Path, tree: Tree) -> Iterator[Mistake]:
     for name, line in tree.host_lines.items():
+        if name in tree.groups:
+            text = f"node name {name!r}: wanted another name than a group's, found a group of that name"
+            yield Mistake(file=path, line=line, text=text)
         if not NODE_NAME.fullmatch(name):
             wanted = "letters, digits and hyphens only, at most 63, no hyphen at the ends"
             if "[" in name:

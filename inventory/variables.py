@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from .checks import LIST, Check, Variable, is_template, own_file, text, whole_number
+from .checks import LIST, Check, Variable, address, is_template, own_file, text, whole_number
 from .errors import Mistake
 from .role_variables import role_variables
 from .yaml_lines import Entry, Opaque, entries, items
@@ -95,7 +95,10 @@ _NAME_TEXT = "letters, digits and hyphens, at most 63"
 _KANCTL: dict[str, Variable] = {
     "kanctl_cluster_name": Variable(check=text(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}", _NAME_TEXT), may_be_template=False),
     "kanctl_shared_dir": Variable(
-        check=text(r"/[A-Za-z0-9_./-]*", "an absolute path of letters, digits and _./-"), may_be_template=False
+        check=text(
+            r"(/(?!\.\.?(/|$))[A-Za-z0-9_.-]+)+/?", "an absolute path of letters, digits and _./-, not / and without .."
+        ),
+        may_be_template=False,
     ),
     "kanctl_known_hosts_file": Variable(check=own_file, may_be_template=False),
     "kanctl_gpus": Variable(check=LIST, may_be_template=False, item_keys=_GPU_KEYS, required_keys=("model",)),
@@ -111,9 +114,7 @@ _KANCTL: dict[str, Variable] = {
 _ANY_TEXT = text(r"(?s).*", "text")
 _BOOL: Check = lambda value: None if isinstance(value, bool) else "true or false"  # noqa: E731  # one of a table of checks
 _ANSIBLE: dict[str, Variable] = {
-    "ansible_host": Variable(
-        check=text(r"[A-Za-z0-9][A-Za-z0-9.:-]*|[0-9A-Fa-f:]+", "an address or a host name"), may_be_template=False
-    ),
+    "ansible_host": Variable(check=address, may_be_template=False),
     "ansible_port": Variable(check=whole_number("", 1, 65535), may_be_template=False),
     "ansible_user": Variable(
         check=text(r"[A-Za-z_][A-Za-z0-9._-]{0,31}", "a login of letters, digits and ._-"), may_be_template=False

@@ -16,7 +16,12 @@ _ENDINGS = ("", ".yml", ".yaml", ".json")
 
 def read_variables(folder: Path, names: Iterable[str], mistakes: list[Mistake]) -> dict[str, dict[str, Entry]]:
     """The variables that `folder` holds for each of `names`, which are groups or hosts."""
-    return {name: _read_variables_of(folder, name, mistakes) for name in names} if folder.is_dir() else {}
+    try:
+        return {name: _read_variables_of(folder, name, mistakes) for name in names} if folder.is_dir() else {}
+    except OSError as error:
+        text = f"wanted a folder that you may read: {error.strerror}"
+        mistakes.append(Mistake(file=Path(error.filename or folder), line=1, text=text))
+        return {}
 
 
 def check_file_names(folder: Path, groups: Iterable[str]) -> Iterator[Mistake]:

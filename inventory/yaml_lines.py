@@ -40,8 +40,10 @@ class _Loader(yaml.SafeLoader):
         """A node's value; what looks like a date or a number and is none gets a place, which PyYAML leaves out."""
         try:
             return super().construct_object(node, deep=deep)
-        except ValueError as error:
-            problem = f"{getattr(node, 'value', '')!r} is no value ({error}); text goes in quotes"
+        # PyYAML trusts an explicit tag: `!!bool x` is its KeyError, `!!int ""` an IndexError, `!!timestamp x` the last.
+        except (ValueError, LookupError, AttributeError) as error:
+            word = getattr(node, "value", "")
+            problem = f"{word!r} is no value of the kind {node.tag.rpartition(':')[2]}; text goes in quotes"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
 
 

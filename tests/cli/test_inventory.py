@@ -116,12 +116,26 @@ def test_a_file_that_is_there_is_written_over_only_with_force(tmp_path):
     assert kanctl(tmp_path, "check").returncode == 0
 
 
-def test_a_folder_or_a_place_that_cannot_be_written_is_one_message(tmp_path):
+@pytest.mark.parametrize("output", [".", "file/hosts.yml", "file/deeper/hosts.yml", "x" * 300])
+def test_a_folder_or_a_place_that_cannot_be_written_is_one_message(output, tmp_path):
     (tmp_path / "file").touch()
-    for output in (".", "file/hosts.yml"):
-        done = kanctl(tmp_path, "new", *TWO_NODES, "--force", "--output", output)
-        assert done.returncode == 1
-        assert "Traceback" not in done.stderr
+    done = kanctl(tmp_path, "new", *TWO_NODES, "--force", "--output", output)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_folders_made_for_an_inventory_that_is_wrong_go_with_it(tmp_path):
+    (tmp_path / "there").mkdir()
+    done = kanctl(tmp_path, "new", "--node", "a=10.0.0.300", "--output", "there/new/deep/hosts.yml")
+    assert done.returncode == 2
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
+def test_a_link_that_leads_nowhere_is_not_written_over(tmp_path):
+    (tmp_path / "hosts.yml").symlink_to("nowhere")
+    assert kanctl(tmp_path, "new", *TWO_NODES).returncode == 1
+    assert (tmp_path / "hosts.yml").is_symlink()
 
 
 def test_questions_are_asked_again_until_the_answer_is_one(tmp_path):
@@ -175,9 +189,10 @@ def test_check_of_a_valid_one_says_so_in_json():
 
 
 def test_no_inventory_ends_with_2_and_says_what_makes_one(tmp_path):
-    done = kanctl(tmp_path, "check", "--inventory", "none.yml")
-    assert done.returncode == 2
-    assert "kanctl inventory new" in done.stderr
+    for path in ("none.yml", ".", "x" * 300):
+        done = kanctl(tmp_path, "check", "--inventory", path)
+        assert done.returncode == 2
+        assert "kanctl inventory new" in done.stderr
 
 
 def test_show_has_units_in_its_keys_and_no_secrets():

@@ -90,10 +90,12 @@ def test_values_kept_in_a_vault_are_not_looked_into(tmp_path):
         ("r[a:b]n[1:2]", ["ran1", "ran2", "rbn1", "rbn2"]),
         ("n[0:6:3]", ["n0", "n3", "n6"]),
         ("plain", ["plain"]),
+        ("n[0:9]x[0:99]", [f"n{rack}x{place}" for rack in range(10) for place in range(100)]),
+        ("n[0:10]x[0:99]", ["n[0:10]x[0:99]"]),
     ],
 )
 def test_ranges_stand_for_their_names(pattern, names):
-    assert list(expand_range(pattern)) == names
+    assert expand_range(pattern) == names
 
 
 def test_a_missing_file_a_folder_and_no_text_are_mistakes_not_crashes(tmp_path):
@@ -128,6 +130,29 @@ def test_no_tree_at_all_makes_anything_but_a_cluster_or_a_list_of_mistakes(tree,
     mistakes = None
     try:
         assert load_cluster(path, ROLES).nodes
+    except InventoryInvalid as error:
+        mistakes = error.mistakes
+    assert mistakes is None or len(mistakes) > 0
+
+
+# Pieces that mean something to YAML or to the loader; put anywhere into a good file.
+PIECES = st.sampled_from(
+    ["*a", "&a ", "<<: ", "!vault ", "!!int ", "!!timestamp ", "!!bool ", "!!set ", "!x ", "~", "[", "]", "{", "}",
+     ": ", "- ", '"', "'", "\t", "\n", "|", "%", "? ", ",", "1e9", ".inf", "2024-13-01", "1:20", "yes", "all", "nodes",
+     "hosts", "vars", "children", "[1:3]", "{{ x }}", "\0", "\u2028", "---\n", "#", "ansible_host", "9" * 5000],
+)  # fmt: skip
+EXAMPLE = (ROOT / "inventory" / "examples" / "h200-pair" / "hosts.yml").read_text()
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.lists(st.tuples(st.integers(0, len(EXAMPLE)), PIECES, st.integers(0, 4)), min_size=1, max_size=4))
+def test_no_damage_to_a_good_file_makes_anything_but_a_cluster_or_a_list_of_mistakes(changes, tmp_path):
+    text = EXAMPLE
+    for place, piece, removed in changes:
+        text = text[:place] + piece + text[place + removed :]
+    mistakes = None
+    try:
+        assert load_cluster(write(tmp_path, text), ROLES).nodes
     except InventoryInvalid as error:
         mistakes = error.mistakes
     assert mistakes is None or len(mistakes) > 0
