@@ -12,7 +12,9 @@ from kanctl.cli.app import GROUPS
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # What belongs to one machine and to nobody else.
-LOCAL_MARKS = re.compile(r"/(work|farm|opt)/(main|shared|wheels|pypi)\b|files\.pythonhosted|deb\.debian\.org")
+LOCAL_MARKS = re.compile(
+    r"/(work|farm|opt)/(main|in|shared|wheels|steering|pypi)\b|files\.pythonhosted|deb\.debian\.org"
+)
 
 
 def test_every_command_is_told_of():

@@ -22,7 +22,7 @@ def relative(path: Path) -> str:
 
 
 def imports_of(path: Path) -> list[tuple[str, int]]:
-    """Absolute imports with their depth of dots, anywhere in the file."""
+    """Names imported, by statement or by name at run time, with their depth of dots, anywhere in the file."""
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -31,6 +31,9 @@ def imports_of(path: Path) -> list[tuple[str, int]]:
             found.append((node.module or "", node.level))
             if node.module == "kanctl" and not node.level:
                 found += [(f"kanctl.{alias.name}", 0) for alias in node.names]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in {"import_module", "__import__"}:
+            name = node.args[0].value if isinstance(node.args[0], ast.Constant) else ""
+            found.append((name.lstrip("."), len(name) - len(name.lstrip("."))))
     return found
 
 
@@ -79,6 +82,8 @@ def test_nobody_catches_everything(path):
             caught = {name.id for name in names if isinstance(name, ast.Name)}
             assert node.type is not None, f"{relative(path)}:{node.lineno}"
             assert not caught & {"Exception", "BaseException"}, f"{relative(path)}:{node.lineno}"
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
+            assert not {ast.unparse(word) for word in node.args} & {"Exception", "BaseException"}, relative(path)
 
 
 @per_file

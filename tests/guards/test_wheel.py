@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+FOLDERS = ("cli", "inventory", "kernel", "lab", "monitoring", "playbooks", "trainer")
 WANTED = [
     "kanctl/py.typed",
     "kanctl/constraints.txt",
@@ -49,6 +50,19 @@ def test_the_wheel_owns_one_name_and_holds_all_that_is_needed(wheels):
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"kanctl"}
     assert [name for name in WANTED if name not in names] == []
     assert [name for name in names if "__pycache__" in name or "/tests/" in name or name.endswith(".pyc")] == []
+
+
+def test_the_wheel_holds_every_tracked_file_of_its_folders_and_no_other(wheels):
+    listed = subprocess.run(["git", "ls-files", *FOLDERS], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode != 0:
+        pytest.skip("the tree is no git checkout")
+    tracked = {f"kanctl/{name}" for name in listed.stdout.splitlines() if (ROOT / name).exists()}
+    new = subprocess.run(
+        ["git", "ls-files", "--others", "--exclude-standard", *FOLDERS], cwd=ROOT, capture_output=True, text=True
+    )
+    not_yet_tracked = {f"kanctl/{name}" for name in new.stdout.splitlines()}
+    inside = {name for name in names_of(wheels[0]) if name.split("/")[1] in FOLDERS}
+    assert inside - not_yet_tracked == tracked
 
 
 def test_the_source_archive_makes_the_same_wheel(wheels):

@@ -11,7 +11,6 @@ from kanctl.inventory import Gpu, Nic
 from kanctl.inventory.errors import InventoryInvalid
 from kanctl.inventory.groups import expand_range
 from kanctl.inventory.load import load_cluster
-from kanctl.inventory.variables import known_variables
 
 ROOT = Path(__file__).parents[2]
 ROLES = ROOT / "playbooks" / "roles"
@@ -158,6 +157,7 @@ def test_no_damage_to_a_good_file_makes_anything_but_a_cluster_or_a_list_of_mist
     assert mistakes is None or len(mistakes) > 0
 
 
-def test_the_page_names_every_variable():
-    page = (ROOT / "docs" / "inventory.md").read_text()
-    assert [name for name in known_variables(ROLES) if f"`{name}`" not in page] == []
+def test_the_example_with_gpus_sets_what_the_gpu_roles_read():
+    variables = load_cluster(ROOT / "inventory" / "examples" / "h200-pair" / "hosts.yml", ROLES).nodes[0].variables
+    prefixes = ("kanctl_gpus", "kanctl_nics", "node_tuning_", "nvidia_driver_", "nvidia_tuning_")
+    assert [prefix for prefix in prefixes if not any(name.startswith(prefix) for name in variables)] == []
