@@ -1,5 +1,6 @@
 """The wheel holds one name and everything that an installation needs, and works in a fresh environment."""
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -74,13 +75,20 @@ def test_an_installation_from_the_wheel_works_without_the_checkout(wheels, tmp_p
     environment = tmp_path / "venv"
     venv.create(environment, with_pip=True)
     python = environment / "bin" / "python"
+    # Without what would lead back to the checkout, or to the caller's inventory.
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "KANCTL_", "ANSIBLE_"))
+    }
     # The dependencies of this very environment, without its kanctl: nothing is downloaded.
     site = next((environment / "lib").glob("python3*")) / "site-packages"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", wheels[0]], check=True)
+    subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", wheels[0]], check=True, env=clean
+    )
     (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
 
     def run(*words: object) -> str:
-        done = subprocess.run([str(word) for word in words], capture_output=True, text=True, cwd=tmp_path)
+        command = [str(word) for word in words]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=clean)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
