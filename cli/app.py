@@ -76,10 +76,18 @@ def _load_group(name: str) -> typer.Typer:
     return group
 
 
-def _root(version: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
-    if version:
+def _print_version(asked: bool) -> None:
+    if asked:
         print_answer(f"kanctl {__version__}")
         raise typer.Exit(exits.DONE)
+
+
+def _root(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and leave.", callback=_print_version, is_eager=True
+    ),
+) -> None:
+    """Options of the command itself."""
 
 
 def _stand_in(summary: str) -> typer.Typer:

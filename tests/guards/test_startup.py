@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import kanctl
+
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "deepspeed", "ansible", "ansible_runner", "rich", "fabric", "paramiko", "numpy", "pynvml")
 HELP_CPU_S_MAX = 0.2
@@ -60,3 +62,8 @@ def test_importing_does_nothing(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_version_is_one_line():
+    done = subprocess.run([sys.executable, "-m", "kanctl.cli", "--version"], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (0, f"kanctl {kanctl.__version__}\n")
