@@ -22,6 +22,7 @@ GROUPS = {
     "lab": "Bring up a small virtual cluster on this machine, and take it down.",
     "inventory": "Write, show and check the file that says which nodes there are.",
     "provision": "Bring nodes to the declared state over SSH.",
+    "kernel": "Build, test and safely install kernels made for these nodes.",
     "health": "Prove that every node is fit to train.",
     "train": "Prepare text, train on all nodes, evaluate and sample.",
     "telemetry": "See what every node and GPU is doing.",
