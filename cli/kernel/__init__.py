@@ -1,1 +1,1 @@
-"""What the verbs of `kanctl kernel` do: crossing from the library to Ansible, files and the terminal; one file a verb."""
+"""What the verbs of `kanctl kernel` do: crossing from the library to Ansible, files and the terminal."""
