@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import cgroups, host, image, mounts, network, processes, tools
+from . import cgroups, detached, host, image, mounts, network, processes, tools
 from .errors import LabError, LabSpecInvalid
 from .inventory_file import inventory_text, known_hosts_text
 from .model import CACHE_ROOT, DEFAULT_NODES, STATE_ROOT, LabSpec, LabStatus, check_name
@@ -139,31 +139,7 @@ def _ensure_node(node: NodePaths, record: LabRecord, progress: Progress) -> None
 
 
 def _start_supervisor(node: NodePaths) -> None:
-    words = [sys.executable, *processes.supervisor_words(node)]
-    if host.is_booted_with_systemd():
-        # A unit whose supervisor was killed may still be ending under this name; 5 says that there is none.
-        tools.run(["systemctl", "stop", f"{node.machine}.service"], ok_codes=(0, 5))
-        tools.run(unit_words(node, words))
-    else:
-        tools.start_detached(words, node.console_log)
-
-
-def unit_words(node: NodePaths, words: list[str]) -> list[str]:
-    """The command that runs `words` as a unit: it outlives the login session and may make cgroups below its own."""
-    log = f"append:{node.console_log}"
-    properties = ["Delegate=yes", "KillMode=mixed", f"StandardOutput={log}", f"StandardError={log}"]
-    # systemd starts with an empty environment; these two decide which kanctl and which tools are found.
-    kept = [f"{key}={os.environ[key]}" for key in ("PATH", "PYTHONPATH") if key in os.environ]
-    return [
-        "systemd-run",
-        "--quiet",
-        "--collect",
-        f"--unit={node.machine}",
-        *[f"--property={text}" for text in properties],
-        *[f"--setenv={text}" for text in kept],
-        "--",
-        *words,
-    ]
+    detached.start(node.machine, [sys.executable, *processes.supervisor_words(node)], node.console_log)
 
 
 def _wait_for_ssh(nodes: list[NodePaths], record: LabRecord) -> None:

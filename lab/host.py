@@ -24,7 +24,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 def require_root() -> None:
     """Raises LabError for anyone but root."""
     if os.geteuid() != 0:
-        raise LabError("the lab makes containers and needs root", "run the same command with sudo")
+        raise LabError("the lab makes containers and machines and needs root", "run the same command with sudo")
 
 
 def require_ability() -> None:

@@ -27,18 +27,27 @@ all:
 
 def inventory_text(record: LabRecord, *, known_hosts: Path, private_key: Path) -> str:
     """The YAML text of hosts.yml."""
-    lines = [
-        HEADER.format(name=record.name, shared_dir=SHARED_DIR_IN_NODE, known_hosts=known_hosts, private_key=private_key)
-    ]
+    lines = [header_text(record.name, known_hosts=known_hosts, private_key=private_key)]
     for index in range(1, record.node_count + 1):
         name = f"node{index}"
         lines.append(f"        {name}:\n          ansible_host: {node_address(record.subnet, index)}\n")
-        if name in record.hardware:
-            lines.append(
-                "          # The facts come from this record, so that roles for GPUs can be tried without any.\n"
-                f"          kanctl_recorded_hardware: {record.hardware[name]}\n"
-            )
+        lines.append(recorded_hardware_text(record.hardware, name))
     return "".join(lines)
+
+
+def header_text(name: str, *, known_hosts: Path, private_key: Path) -> str:
+    """What all nodes have in common, up to the list of them."""
+    return HEADER.format(name=name, shared_dir=SHARED_DIR_IN_NODE, known_hosts=known_hosts, private_key=private_key)
+
+
+def recorded_hardware_text(hardware: Mapping[str, str], name: str) -> str:
+    """The variable of a node whose facts are recorded ones; empty for other nodes."""
+    if name not in hardware:
+        return ""
+    return (
+        "          # The facts come from this record, so that roles for GPUs can be tried without any.\n"
+        f"          kanctl_recorded_hardware: {hardware[name]}\n"
+    )
 
 
 def known_hosts_text(public_keys: Mapping[str, str]) -> str:

@@ -67,6 +67,8 @@ class LabStatus:
     inventory: Path
     shared_dir: Path
     nodes: tuple[NodeStatus, ...]
+    # containers, or machines: there the nodes share no folder.
+    kind: str = "containers"
 
     @property
     def is_running(self) -> bool:
@@ -88,6 +90,7 @@ class LabStatus:
         ]
         return {
             "name": self.name,
+            "kind": self.kind,
             "running": self.is_running,
             "subnet": self.subnet,
             "inventory": str(self.inventory),

@@ -47,7 +47,7 @@ def stop(pids: Iterable[int], *, patience_s: float) -> None:
     waiting = set(pids)
     _signal(waiting, signal.SIGTERM)
     deadline = time.monotonic() + patience_s
-    while (waiting := {pid for pid in waiting if _is_alive(pid)}) and time.monotonic() < deadline:
+    while (waiting := {pid for pid in waiting if is_alive(pid)}) and time.monotonic() < deadline:
         time.sleep(0.05)
     _signal(waiting, signal.SIGKILL)
 
@@ -55,7 +55,7 @@ def stop(pids: Iterable[int], *, patience_s: float) -> None:
 def kill_node(node: NodePaths) -> None:
     """Leave no process of the node except its supervisor. Raises LabError when some cannot be killed."""
     deadline = time.monotonic() + 15
-    while pids := {pid for pid in find_node(node) if _is_alive(pid)}:
+    while pids := {pid for pid in find_node(node) if is_alive(pid)}:
         if time.monotonic() > deadline:
             raise LabError(
                 f"{node.machine}: processes {sorted(pids)} do not end when killed", "wait for their disk, then again"
@@ -67,7 +67,7 @@ def kill_node(node: NodePaths) -> None:
 def kill_groups_naming(word: str) -> None:
     """Kill the process group of every program that has `word` among its arguments, and wait until they are gone."""
     own = os.getpgid(0)
-    while named := [pid for pid, words in command_lines() if word in words and _is_alive(pid)]:
+    while named := [pid for pid, words in command_lines() if word in words and is_alive(pid)]:
         for pid in named:
             try:
                 if os.getpgid(pid) != own:
@@ -108,7 +108,7 @@ def _in_netns(netns: Path) -> set[int]:
     return found
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     """Whether the process still runs; one that only waits to be collected by its parent does not."""
     try:
         text = (PROC / str(pid) / "stat").read_text()

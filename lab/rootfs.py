@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -67,10 +67,11 @@ class RootfsInputs:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
 
 
-def read_inputs() -> RootfsInputs:
+def read_inputs(packages: tuple[str, ...] = PACKAGES) -> RootfsInputs:
     """The inputs as this machine has them."""
     release = read_release()
     return RootfsInputs(
+        packages=packages,
         release=release,
         architecture=platform.machine(),
         sources=read_sources(release),
@@ -91,10 +92,10 @@ def ensure_rootfs(cache_root: Path, progress: Callable[[str], None]) -> Path:
     progress(f"building the nodes' root file system ({inputs.release.codename}, about two minutes, once)")
     partial = cache_root / f"building-{os.getpid()}"
     try:
-        _build(inputs, partial, progress)
+        build_tree(inputs, partial, progress)
         partial.rename(tree)
     finally:
-        _remove_tree(partial)
+        remove_tree(partial)
     progress(f"root file system kept in {tree}")
     return tree
 
@@ -108,17 +109,21 @@ def require_space(folder: Path, wanted_mib: int, purpose: str) -> None:
         )
 
 
-def _build(inputs: RootfsInputs, target: Path, progress: Callable[[str], None]) -> None:
+def build_tree(
+    inputs: RootfsInputs, target: Path, progress: Callable[[str], None], more_hooks: Sequence[str] = ()
+) -> None:
+    """Unpack the packages into the new folder `target`. Raises LabError."""
+
     def on_line(line: str) -> None:
-        # mmdebstrap marks its own steps with "I: "; the rest is apt and dpkg.
-        if line.startswith("I: "):
+        # mmdebstrap marks its own steps with "I: "; the rest is apt and dpkg. Hooks are shown with all their text.
+        if line.startswith("I: ") and "-hook in shell" not in line:
             progress(f"  {line[3:]}")
 
     # mmdebstrap hands its environment to every maintainer script; the caller's Python and locale have no place there.
     environment = {key: os.environ[key] for key in ("PATH", "http_proxy", "https_proxy") if key in os.environ}
     try:
         tools.run_with_progress(
-            mmdebstrap_words(inputs, target),
+            mmdebstrap_words(inputs, target, more_hooks),
             stdin="".join(f"{source.to_line()}\n" for source in inputs.sources),
             environment=environment | {"LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"},
             on_line=on_line,
@@ -130,7 +135,7 @@ def _build(inputs: RootfsInputs, target: Path, progress: Callable[[str], None]) 
         ) from error
 
 
-def mmdebstrap_words(inputs: RootfsInputs, target: Path) -> list[str]:
+def mmdebstrap_words(inputs: RootfsInputs, target: Path, more_hooks: Sequence[str] = ()) -> list[str]:
     """The command that builds the tree; the sources come on its stdin."""
     return [
         "mmdebstrap",
@@ -141,6 +146,7 @@ def mmdebstrap_words(inputs: RootfsInputs, target: Path) -> list[str]:
         *[f"--dpkgopt={option}" for option in inputs.dpkg_options],
         *[f"--aptopt={option}" for option in inputs.apt_options],
         *hooks(),
+        *more_hooks,
         inputs.release.codename,
         str(target),
         "-",
@@ -175,10 +181,14 @@ def remove_leftovers(cache_root: Path) -> None:
     """Clear builds whose command was killed, with the mmdebstrap that works on alone; to be called under the lock."""
     for partial in cache_root.glob("building-*"):
         processes.kill_groups_naming(str(partial))
-        _remove_tree(partial)
+        remove_tree(partial)
 
 
-def _remove_tree(tree: Path) -> None:
+def remove_tree(tree: Path) -> None:
+    """Remove the folder (or file), with what is mounted in it and while something may still write there."""
+    if tree.is_file():
+        tree.unlink()
+        return
     mounts.unmount_below(tree)
     while tree.exists():
         try:

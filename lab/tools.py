@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .errors import LabToolsMissing, ToolFailed
 
-# Program -> the Debian package that brings it.
+# Program -> the Debian package that brings it, for containers and for machines.
 PACKAGES = {
     "mmdebstrap": "mmdebstrap",
     "systemd-nspawn": "systemd-container",
@@ -19,6 +19,14 @@ PACKAGES = {
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
     "mount": "mount",
+}
+MACHINE_PACKAGES = {
+    "mmdebstrap": "mmdebstrap",
+    "mke2fs": "e2fsprogs",
+    "qemu-img": "qemu-utils",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
 }
 # Many users' PATH lacks the sbin folders even under sudo; ip and nft live there.
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
@@ -83,16 +91,16 @@ def find(program: str) -> str:
     if path is None:
         raise LabToolsMissing(
             f"wanted the program {program}, found none on PATH",
-            f"apt-get install -y {PACKAGES.get(program, program)}",
+            f"apt-get install -y {(PACKAGES | MACHINE_PACKAGES).get(program, program)}",
         )
     return path
 
 
-def require_all() -> None:
+def require_all(needed: Mapping[str, str] = PACKAGES) -> None:
     """Raises LabToolsMissing with the one command that installs every package that is missing."""
-    missing = [name for name in PACKAGES if not (shutil.which(name) or shutil.which(name, path=":".join(SBIN)))]
+    missing = [name for name in needed if not (shutil.which(name) or shutil.which(name, path=":".join(SBIN)))]
     if missing:
-        packages = sorted({PACKAGES[name] for name in missing})
+        packages = sorted({needed[name] for name in missing})
         raise LabToolsMissing(
             f"the lab needs {', '.join(missing)}, not found on this machine",
             f"apt-get install -y {' '.join(packages)}",

@@ -26,6 +26,10 @@ def up(
     hardware: Annotated[
         list[str] | None, typer.Option("--hardware", help="NODE=NAME: facts from playbooks/recorded/NAME.yml.")
     ] = None,
+    machines: Annotated[
+        bool,
+        typer.Option("--machines", help="QEMU machines with a kernel and GRUB of their own; slow. 1 for a new lab."),
+    ] = False,
 ) -> None:
     """Bring the lab up, or repair it; a second time changes nothing. Needs root.
 
@@ -35,12 +39,12 @@ def up(
 
       kanctl lab up --name gpus --nodes 3 --hardware node3=h200-x8
     """
-    from kanctl.lab.containers import up as bring_up
+    from kanctl.lab.backends import up as bring_up
 
     spec = LabSpec(name=name, node_count=nodes, hardware=parse_hardware(hardware or []), owner=_caller())
     _check_records(spec)
     try:
-        _show(bring_up(spec, print_note))
+        _show(bring_up(spec, print_note, wants_machines=machines))
     except KeyboardInterrupt:
         print_note(f"stopped half way: kanctl lab up --name {name} goes on, kanctl lab down --name {name} removes it")
         raise
@@ -56,7 +60,7 @@ def down(name: NameOption = "lab") -> None:
 
       kanctl lab down --name gpus
     """
-    from kanctl.lab.containers import down as take_down
+    from kanctl.lab.backends import down as take_down
 
     take_down(name, print_note)
 
@@ -71,7 +75,7 @@ def status(name: NameOption = "lab", as_json: JsonOption = False) -> None:
 
       kanctl lab status --name gpus --json
     """
-    from kanctl.lab.status import read_status
+    from kanctl.lab.backends import read_status
 
     found = read_status(name)
     if as_json:
@@ -96,7 +100,7 @@ def ssh(
 
       kanctl lab ssh node2 systemctl is-system-running
     """
-    from kanctl.lab.status import ssh_words
+    from kanctl.lab.backends import ssh_words
 
     words = command[1:] if command and command[0] == "--" else command or []
     remote = words if len(words) < 2 else [shlex.join(words)]
