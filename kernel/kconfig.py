@@ -43,14 +43,14 @@ class KconfigTree:
 
     def selectors(self, symbol: str) -> list[str]:
         """What selects the symbol right now."""
-        kconfiglib = _library()
+        kconfiglib = library()
         found = self._kconf.syms[_short(symbol)]
         parts = kconfiglib.split_expr(found.rev_dep, kconfiglib.OR)
         return [kconfiglib.expr_str(part) for part in parts if kconfiglib.expr_value(part)]
 
     def unmet(self, symbol: str, wanted: str) -> list[str]:
         """The parts of the symbol's dependencies, and of its question's condition, that stand below `wanted`."""
-        kconfiglib = _library()
+        kconfiglib = library()
         found = self._kconf.syms[_short(symbol)]
         need = 2 if wanted == "y" or found.orig_type != kconfiglib.TRISTATE else 1
         expressions = [found.direct_dep, *(node.prompt[1] for node in found.nodes if node.prompt)]
@@ -60,7 +60,7 @@ class KconfigTree:
 
     def describe(self, symbol: str) -> dict[str, Any]:
         """What explains a value: type, whether there is a question, the choice that it belongs to, its range."""
-        kconfiglib = _library()
+        kconfiglib = library()
         found = self._kconf.syms[_short(symbol)]
         selection = found.choice.selection.name if found.choice and found.choice.selection else None
         ranges = [
@@ -103,7 +103,7 @@ def modern_line(line: str) -> str:
     return f"{found.group(1)}!({found.group(3)}) || ({found.group(2)})\n" if found else line
 
 
-def _library() -> Any:
+def library() -> Any:
     """kconfiglib, untyped and so taken as it is. Raises ToolMissing."""
     try:
         return import_module("kconfiglib")
@@ -112,7 +112,7 @@ def _library() -> Any:
 
 
 def _parser() -> Any:
-    base = _library().Kconfig
+    base = library().Kconfig
 
     class Parser(base):  # type: ignore[misc, valid-type]
         def _tokenize(self, s: str) -> Any:
