@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 PACKAGES := mmdebstrap systemd-container iproute2 nftables openssh-client python3-venv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo test check format lab-up lab-down wheel clean
+.PHONY: help setup packages demo test test-machine check format lab-up lab-down wheel clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: packages $(VENV)/installed ## make .venv with the pinned versions
 
@@ -32,8 +32,13 @@ $(VENV)/installed: pyproject.toml kanctl/constraints.txt
 demo: setup ## the main job: virtual cluster up, provisioned, healthy, a model trained on it, sampled
 	@$(BIN)/python -m kanctl.cli.demo
 
-test: setup ## all tests that this machine can run (the lab's need root)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+test: setup ## all tests that this machine can run in minutes (the lab's need root)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not machine"
+
+# Target-specific: only these tests need QEMU.
+test-machine: PACKAGES += qemu-system-x86 qemu-utils e2fsprogs
+test-machine: setup ## the tests that boot kernels in QEMU machines: root, half an hour
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m machine tests/machine
 
 check: setup ## format, lint, types, ansible-lint, yamllint
 	$(BIN)/ruff format --check .

@@ -52,6 +52,11 @@ def stop(pids: Iterable[int], *, patience_s: float) -> None:
     _signal(waiting, signal.SIGKILL)
 
 
+def kill(pids: Iterable[int]) -> None:
+    """Kill the processes; they may still be ending when this returns."""
+    _signal(pids, signal.SIGKILL)
+
+
 def kill_node(node: NodePaths) -> None:
     """Leave no process of the node except its supervisor. Raises LabError when some cannot be killed."""
     deadline = time.monotonic() + 15

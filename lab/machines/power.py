@@ -1,5 +1,6 @@
 """Power of one machine: on, cut, reset, and its state kept and taken up again. Shown by `ps -ef | grep kanctl-`."""
 
+import re
 import time
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from .state import MachinePaths, MachinesRecord, machine, require_record
 # QEMU itself starts within a second; taking up a saved state reads up to a gigabyte from disk.
 START_TIMEOUT_S = 120
 SAVE_TIMEOUT_S = 300
+# systemd colours what it says on the serial line.
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1bc")
 
 
 def find_pid(wanted: MachinePaths) -> int | None:
@@ -76,12 +79,13 @@ def load(name: str, node_name: str, tag: str, *, state_root: Path = STATE_ROOT) 
 def serial_log(name: str, node_name: str, *, state_root: Path = STATE_ROOT) -> str:
     """Everything that GRUB and the kernels said on the serial line since the machine was made."""
     log = _look_up(name, node_name, state_root)[0].serial_log
-    return log.read_text(errors="replace").replace("\r", "") if log.exists() else ""
+    return ESCAPES.sub("", log.read_text(errors="replace").replace("\r", "")) if log.exists() else ""
 
 
 def kill(pids: list[int]) -> None:
     """End QEMU processes at once and wait until they are gone."""
-    processes.stop(pids, patience_s=0)
+    # Not the polite signal: QEMU would close the disk in order, which a power cut does not.
+    processes.kill(pids)
     deadline = time.monotonic() + 15
     while left := [pid for pid in pids if processes.is_alive(pid)]:
         if time.monotonic() > deadline:
@@ -91,7 +95,7 @@ def kill(pids: list[int]) -> None:
 
 def tail(log: Path, lines: int = 12) -> str:
     """The last lines of a log, indented."""
-    text = log.read_text(errors="replace") if log.is_file() else ""
+    text = ESCAPES.sub("", log.read_text(errors="replace")) if log.is_file() else ""
     said = [line.strip() for line in text.splitlines() if line.strip()][-lines:]
     return "\n".join(f"  {line}" for line in said) or "  nothing"
 
