@@ -78,8 +78,7 @@ def load(name: str, node_name: str, tag: str, *, state_root: Path = STATE_ROOT) 
 
 def serial_log(name: str, node_name: str, *, state_root: Path = STATE_ROOT) -> str:
     """Everything that GRUB and the kernels said on the serial line since the machine was made."""
-    log = _look_up(name, node_name, state_root)[0].serial_log
-    return ESCAPES.sub("", log.read_text(errors="replace").replace("\r", "")) if log.exists() else ""
+    return _read(_look_up(name, node_name, state_root)[0].serial_log)
 
 
 def kill(pids: list[int]) -> None:
@@ -95,9 +94,15 @@ def kill(pids: list[int]) -> None:
 
 def tail(log: Path, lines: int = 12) -> str:
     """The last lines of a log, indented."""
-    text = ESCAPES.sub("", log.read_text(errors="replace")) if log.is_file() else ""
-    said = [line.strip() for line in text.splitlines() if line.strip()][-lines:]
+    said = [line.strip() for line in _read(log).splitlines() if line.strip()][-lines:]
     return "\n".join(f"  {line}" for line in said) or "  nothing"
+
+
+def _read(log: Path) -> str:
+    """A log without the colours and the carriage returns of a serial line; empty when there is none."""
+    # As bytes: read as text, each return would be a line of its own.
+    text = log.read_bytes().decode(errors="replace") if log.is_file() else ""
+    return ESCAPES.sub("", text.replace("\r", ""))
 
 
 def _look_up(name: str, node_name: str, state_root: Path) -> tuple[MachinePaths, MachinesRecord]:
