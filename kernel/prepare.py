@@ -23,6 +23,8 @@ from .profile import Profile
 from .source import SourceTree
 from .verify import Verification, load_renames, verify
 
+Finish = Callable[[Mapping[str, Request]], Mapping[str, str]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
@@ -59,6 +61,11 @@ class Prepared:
         """Symbol -> value."""
         return dotconfig.parse(self.text)
 
+    @property
+    def requests(self) -> dict[str, Request]:
+        """Symbol -> request, those of the fleet included."""
+        return {line.request.symbol: line.request for line in self.verification.lines}
+
 
 def prepare(
     profile: Profile,
@@ -66,10 +73,13 @@ def prepare(
     output: Path,
     *,
     fleet: Fleet | None = None,
-    fixed: Mapping[str, str] | None = None,
+    finish: Finish = lambda _requests: {},
     report: Callable[[str], None],
 ) -> Prepared:
     """Configure a profile for a tree, in `output`, and verify every requested line.
+
+    Args:
+        finish: gives the lines of the build itself (the kernel's name) once all requests are known.
 
     Raises:
         FragmentInvalid: the fragments contradict one another.
@@ -78,10 +88,10 @@ def prepare(
     """
     requests: Mapping[str, Request] = profile.requests(tree.numbers)
     report(f"configuring {profile.name} for {tree.version}: {len(requests)} requested lines")
-    text = configure(tree, output, requests, fixed)
+    text = configure(tree, output, requests, finish(requests))
     found = None
     if fleet is not None:
-        requests, text, found = _add_fleet(requests, tree, output, fleet, fixed, report)
+        requests, text, found = _add_fleet(requests, tree, output, fleet, finish, report)
     verification = verify(
         tree.version,
         requests,
@@ -98,7 +108,7 @@ def _add_fleet(
     tree: SourceTree,
     output: Path,
     fleet: Fleet,
-    fixed: Mapping[str, str] | None,
+    finish: Finish,
     report: Callable[[str], None],
 ) -> tuple[Mapping[str, Request], str, FleetResult]:
     require_architecture(fleet.nodes)
@@ -106,10 +116,10 @@ def _add_fleet(
     report(f"{len(fleet.nodes)} nodes need {len(chosen.modules)} modules of {len(chosen.symbols)} symbols")
     explainer = KconfigTree(tree.path, tree.version, output / ".config")
     parents = find_parents(explainer, _limits(chosen, requests, fleet.reference))
-    laid = overlay(requests, fleet_requests(chosen, parents), chosen)
+    laid = overlay(requests, fleet_requests(chosen, parents), chosen, parents)
     (output / "fleet.config").write_text(render(fleet_requests(chosen, parents)))
     report(f"configuring again with {len(laid.requests) - len(requests)} lines of the fleet")
-    text = configure(tree, output, laid.requests, fixed)
+    text = configure(tree, output, laid.requests, finish(laid.requests))
     promise = judge(fleet.nodes, fleet.reference, fleet.policy, dotconfig.parse(text))
     return laid.requests, text, FleetResult(chosen=chosen, parents=parents, overlay=laid, promise=promise)
 

@@ -128,7 +128,9 @@ def open_tree(path: Path) -> SourceTree:
 def tree_version(path: Path) -> str:
     """`6.12.117` as the first lines of the tree's Makefile say. Shell: make -s -C TREE kernelversion."""
     text = (path / "Makefile").read_text(errors="replace")
-    values: dict[str, str] = dict(re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *= *(\S*)$", text, re.MULTILINE))
+    values: dict[str, str] = dict(
+        re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *= *(\S*)$", text, re.MULTILINE)
+    )
     if not {"VERSION", "PATCHLEVEL", "SUBLEVEL"} <= set(values):
         raise SourceUnavailable(f"wanted VERSION, PATCHLEVEL and SUBLEVEL in {path}/Makefile, found {sorted(values)}")
     return "{VERSION}.{PATCHLEVEL}.{SUBLEVEL}".format(**values) + values.get("EXTRAVERSION", "")

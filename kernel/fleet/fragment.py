@@ -29,7 +29,9 @@ def fleet_requests(chosen: Selection, parents: Parents) -> dict[str, Request]:
     return requests
 
 
-def overlay(requests: Mapping[str, Request], fleet: Mapping[str, Request], chosen: Selection) -> Overlay:
+def overlay(
+    requests: Mapping[str, Request], fleet: Mapping[str, Request], chosen: Selection, parents: Parents
+) -> Overlay:
     """The profile's requests with the fleet's.
 
     What the profile switches on stays as it says. What it switches off comes back for a device that a node has; for
@@ -43,7 +45,7 @@ def overlay(requests: Mapping[str, Request], fleet: Mapping[str, Request], chose
             merged[symbol] = request
         elif own.value == "n":
             line = f"{symbol}: {own.place} is off ({own.reason}); {request.reason}"
-            if is_for_device(chosen, symbol) or symbol not in chosen.symbols:
+            if is_for_device(chosen, parents.needed_by.get(symbol, symbol)) or is_for_device(chosen, symbol):
                 merged[symbol] = request
                 overruled.append(line)
             else:

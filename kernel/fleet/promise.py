@@ -31,6 +31,7 @@ class Loss:
 class Promise:
     """What was found for all devices that have a driver today."""
 
+    nodes: tuple[str, ...]
     kept: int
     losses: tuple[Loss, ...]
     # Drivers from elsewhere, which the driver gate builds: module -> nodes.
@@ -62,7 +63,7 @@ def judge(
             if why is not None:
                 losses.append(_loss(name, device, *why))
     out_of_tree = {module: tuple(names) for module, names in foreign.items()}
-    return Promise(kept=kept, losses=tuple(losses), out_of_tree=out_of_tree)
+    return Promise(nodes=tuple(nodes), kept=kept, losses=tuple(losses), out_of_tree=out_of_tree)
 
 
 def _why_lost(

@@ -1,0 +1,87 @@
+"""`kanctl kernel build`: where the sources, keys and bundles of a build lie, and what its answer says."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from kanctl.kernel.build.compile import cores
+from kanctl.kernel.build.patches import load_patches, overdue, patched_tree
+from kanctl.kernel.build.run import BuildPlan, Built, build, prepare_build
+from kanctl.kernel.profile import load_profile
+from kanctl.kernel.source import SourceTree
+
+from ..context import user_data_dir
+from ..output import print_note
+from .config import ConfigReport, load_fleet, summary, verdict
+from .place import cache_dir, source_tree, work_dir
+
+# The first series whose tree has the script that writes bills of materials.
+SBOM_SERIES = "7.3"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOptions:
+    """What the user asked of a build."""
+
+    profile: str
+    source: str | None = None
+    fleet: Path | None = None
+    out: Path | None = None
+    jobs: int | None = None
+    revision: int = 1
+    with_sbom: bool = True
+
+
+def build_kernel(options: BuildOptions) -> Built:
+    """Build a profile to a bundle; nothing is compiled before the configuration is verified.
+
+    Raises ConfigUnexplained, DeviceLost, BuildFailed and the errors of kernel.prepare.
+    """
+    plan = make_plan(options)
+    for line in overdue(plan.patches, datetime.now(UTC).date()):
+        print_note(f"patch due: {line}")
+    prepared, settings = prepare_build(plan, print_note)
+    print_note(summary(prepared.verification, prepared.config))
+    error = verdict(ConfigReport(prepared=prepared))
+    if error is not None:
+        raise error
+    return build(plan, prepared, settings, print_note)
+
+
+def make_plan(options: BuildOptions) -> BuildPlan:
+    """Sources, patches and places of a build."""
+    profile = load_profile(options.profile)
+    plain = source_tree(options.source)
+    patches = tuple(patch for patch in load_patches() if patch.fits("kernel", plain.numbers))
+    work = options.out or work_dir(profile.name, plain.version)
+    return BuildPlan(
+        profile=profile,
+        tree=patched_tree(plain, patches, cache=cache_dir(), report=print_note),
+        patches=patches,
+        work=work,
+        keys=user_data_dir() / "keys",
+        fleet=load_fleet(options.fleet, plain),
+        sbom_tree=_sbom_tree() if options.with_sbom else None,
+        jobs=options.jobs or cores(),
+        revision=options.revision,
+    )
+
+
+def _sbom_tree() -> SourceTree:
+    return source_tree(SBOM_SERIES, kconfig_only=True)
+
+
+def lines(built: Built) -> list[str]:
+    """The answer as text."""
+    manifest: Mapping[str, Any] = built.manifest
+    figures = manifest["build"]
+    packages = [f"  {row['file']}  {row['bytes'] / 1e6:.1f} MB" for row in manifest["packages"]]
+    return [
+        f"built {manifest['release']} in {figures['seconds'] / 60:.0f} min: {figures['objects']} objects, "
+        f"{len(manifest['modules'])} modules, {figures['disk_bytes'] / 1e9:.2f} GB of build folder",
+        *packages,
+        f"bundle: {built.folder}",
+        f"next: kanctl kernel boot-test {built.folder}",
+    ]

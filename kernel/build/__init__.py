@@ -1,0 +1,1 @@
+"""From a verified configuration to packages: patched source, compilation, signing, packaging, bill of materials."""
