@@ -1,5 +1,145 @@
 """kanctl kernel: from the fleet's hardware to a measured, boot-tested, safely promoted kernel."""
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
 from ..app import make_group
+from ..context import JsonOption
+from ..output import print_answer, print_json, print_note, print_table
 
 app = make_group("Ask what kernels can do, build one for this fleet, test it, install it safely.")
+
+ProfileOption = Annotated[str, typer.Option("--profile", help="low-latency, throughput, inference or lab.")]
+SourceOption = Annotated[
+    str | None, typer.Option("--source", help="A series such as 6.12 (default), or an unpacked kernel tree.")
+]
+FleetOption = Annotated[
+    Path | None, typer.Option("--fleet", help="Fleet file: what the nodes are made of, from kernel modules.")
+]
+LimitSecondsOption = Annotated[int, typer.Option("--time-limit-s", help="Seconds after which a boot counts as hung.")]
+
+
+@app.command()
+def config(
+    profile: ProfileOption = "low-latency",
+    source: SourceOption = None,
+    fleet: FleetOption = None,
+    forward: Annotated[list[str] | None, typer.Option(help="Check against this series too, by Kconfig alone.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for .config; default: the user's data folder.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Configure a kernel, and explain the end of every requested line; nothing is compiled. Exit 3: one is not taken.
+
+    Examples:
+
+      kanctl kernel config --profile low-latency --forward 7.3
+
+      kanctl kernel config --profile throughput --fleet fleet.json --json
+    """
+    from ..kernel.config import configure_profile, document, rows, summary, verdict
+
+    report = configure_profile(profile, source, fleet, forward or [], out)
+    if as_json:
+        print_json(document(report))
+    else:
+        for check in (report.prepared.verification, *report.forward):
+            if rows(check):
+                print_table(("symbol", "wanted", "outcome", "why", "waiver or place"), rows(check))
+        print_answer(summary(report.prepared.verification, report.prepared.config))
+        print_answer("\n".join([*map(summary, report.forward), f"configuration: {report.prepared.output}/.config"]))
+    error = verdict(report)
+    if error is not None:
+        raise error
+
+
+@app.command()
+def build(
+    profile: ProfileOption = "low-latency",
+    source: SourceOption = None,
+    fleet: FleetOption = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Compilations at once; default: one a core.")] = None,
+    revision: Annotated[int, typer.Option(min=1, help="Number of the packages, when one is built again.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Folder for objects and bundle; default: the data folder.")] = None,
+    sbom: Annotated[bool, typer.Option(help="Write a bill of materials (SPDX).")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Build a kernel to Debian packages with a manifest. An interrupted build goes on; two of the same are equal.
+
+    Examples:
+
+      kanctl kernel build --profile low-latency --fleet fleet.json
+
+      kanctl kernel build --profile lab --jobs 8 --no-sbom
+    """
+    from ..kernel.build import BuildOptions, build_kernel, lines
+
+    built = build_kernel(
+        BuildOptions(profile=profile, source=source, fleet=fleet, out=out, jobs=jobs, revision=revision, with_sbom=sbom)
+    )
+    if as_json:
+        print_json(dict(built.manifest))
+    else:
+        print_answer("\n".join(lines(built)))
+
+
+@app.command(name="boot-test")
+def boot_test(
+    kernel: Annotated[str, typer.Argument(help="A bundle's folder, or stock:6.12 for the distribution's kernel.")],
+    arguments: Annotated[str | None, typer.Option(help="Boot arguments instead of the bundle's own.")] = None,
+    driver: Annotated[list[Path] | None, typer.Option(help="A module file to load as well.")] = None,
+    time_limit_s: LimitSecondsOption = 900,
+    again: Annotated[bool, typer.Option("--again", help="Boot even if this boot was done before.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Boot a kernel in QEMU and hold it to its manifest: modules, preemption, command line, dmesg. Exit 3: it fails.
+
+    Examples:
+
+      kanctl kernel boot-test stock:6.12 --arguments preempt=full
+
+      kanctl kernel boot-test ~/.local/share/kanctl/kernels/lab-6.12.117/6.12.117-kanctl-lab-1a2b3c
+    """
+    from ..kernel.boot import boot_lines, boot_verdict
+    from ..kernel.boot import boot_test as run_test
+
+    test = run_test(kernel, arguments.split() if arguments is not None else None, driver or [], time_limit_s, again)
+    if as_json:
+        print_json({**test.report.document(), "problems": list(test.problems)})
+    else:
+        print_answer("\n".join(boot_lines(test)))
+    error = boot_verdict(test)
+    if error is not None:
+        raise error
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="The baseline: stock:6.12, or a bundle's folder.")],
+    second: Annotated[str, typer.Argument(help="The kernel to compare: a bundle's folder.")],
+    each_option: Annotated[bool, typer.Option("--each-option", help="Try every boot argument alone as well.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw the ratios to this .png or .svg file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write all figures to this .json file.")] = None,
+    time_limit_s: LimitSecondsOption = 900,
+    as_json: JsonOption = False,
+) -> None:
+    """Put two kernels side by side, each without and with boot arguments, in instructions counted by QEMU.
+
+    Examples:
+
+      kanctl kernel compare stock:6.12 ~/.local/share/kanctl/kernels/lab-6.12.117/6.12.117-kanctl-lab-1a2b3c
+
+      kanctl kernel compare stock:6.12 BUNDLE --each-option --plot compare.svg --json
+    """
+    from ..kernel.boot import compare as run_compare
+    from ..kernel.boot import compare_document, compare_tables, write_outputs
+
+    comparison = run_compare(first, second, each_option=each_option, limit_s=time_limit_s)
+    write_outputs(comparison, plot, out)
+    if as_json:
+        print_json(compare_document(comparison))
+    else:
+        for heads, rows in compare_tables(comparison):
+            print_table(heads, rows)
+    print_note("figures are instructions in one emulated core; caches, interrupts and hardware are not in them")
