@@ -83,7 +83,8 @@ def test_the_watchdog_resets_a_machine_whose_init_hangs(machine):
     # systemd answers a crash of its own by freezing; without it nobody feeds the watchdog.
     machine.run("kill -SEGV 1")
     machine.wait_for_boot_after(before)
-    assert "Freezing execution" in machine.serial_log()
+    # The kernel says this when the process that fed the watchdog has let go of it without stopping it.
+    assert "watchdog did not stop!" in machine.serial_log()
     assert machine.run("systemctl is-system-running --wait") == "running"
 
 
