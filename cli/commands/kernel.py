@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..app import make_group
-from ..context import JsonOption
+from ..context import InventoryOption, JsonOption, LimitOption, load, select_nodes
 from ..output import print_answer, print_json, print_note, print_table
 
 app = make_group("Ask what kernels can do, build one for this fleet, test it, install it safely.")
@@ -50,6 +50,42 @@ def config(
         print_answer(summary(report.prepared.verification, report.prepared.config))
         print_answer("\n".join([*map(summary, report.forward), f"configuration: {report.prepared.output}/.config"]))
     error = verdict(report)
+    if error is not None:
+        raise error
+
+
+@app.command()
+def modules(
+    fleet: FleetOption = None,
+    local: Annotated[bool, typer.Option("--local", help="Ask this machine, without a cluster.")] = False,
+    write_fleet: Annotated[Path | None, typer.Option(help="Keep what the nodes said in this fleet file.")] = None,
+    profile: ProfileOption = "low-latency",
+    source: SourceOption = None,
+    limit: LimitOption = None,
+    inventory: InventoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the modules that the nodes' devices need, each with its reason. Exit 3: a node would lose a device.
+
+    Examples:
+
+      kanctl kernel modules --write-fleet fleet.json
+
+      kanctl kernel modules --fleet fleet.json --profile throughput --json
+    """
+    from ..kernel.config import lost_devices
+    from ..kernel.modules import Where, document, gather, lines, resolve_modules, rows
+
+    cluster = None if fleet or local else load(inventory)
+    nodes = select_nodes(cluster, limit) if cluster else ()
+    facts = gather(Where(file=fleet, local=local, cluster=cluster, nodes=nodes), write_fleet)
+    prepared = resolve_modules(facts, profile, source)
+    if as_json:
+        print_json(document(prepared))
+    else:
+        print_table(("module", "symbol", "kind", "why"), rows(prepared))
+        print_answer("\n".join(lines(prepared)))
+    error = lost_devices(prepared)
     if error is not None:
         raise error
 

@@ -14,6 +14,7 @@ from kanctl.kernel.source import SourceTree
 from kanctl.kernel.verify import Line, Verification
 
 from ..output import print_note
+from .facts import read_fleet
 from .place import source_tree, stock_kernel, work_dir
 
 
@@ -42,17 +43,16 @@ def configure_profile(
 
 
 def load_fleet(path: Path | None, tree: SourceTree) -> Fleet | None:
-    """The nodes of a fleet file with the reference kernel that reads their aliases; None without a file."""
-    if path is None:
-        return None
-    from .facts import read_fleet
+    """The nodes of a fleet file with what reads their aliases; None without a file."""
+    return None if path is None else fleet_of(read_fleet(path)["nodes"], tree)
 
-    nodes = read_fleet(path)["nodes"]
+
+def fleet_of(nodes: Mapping[str, Mapping[str, Any]], tree: SourceTree) -> Fleet:
+    """Nodes with the policy and the reference kernel of the tree's series: the distribution's own, which has all."""
     policy = read_policy()
     stock = stock_kernel(".".join(map(str, tree.numbers[:2])))
-    return Fleet(
-        nodes=nodes, reference=read_reference(stock.modules, tree.path, stock.release, policy.symbols), policy=policy
-    )
+    reference = read_reference(stock.modules, tree.path, stock.release, policy.symbols)
+    return Fleet(nodes=nodes, reference=reference, policy=policy)
 
 
 def document(report: ConfigReport) -> dict[str, Any]:

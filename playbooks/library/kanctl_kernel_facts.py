@@ -197,7 +197,7 @@ def main() -> None:
     """Run as an Ansible module."""
     from ansible.module_utils.basic import AnsibleModule
 
-    module = AnsibleModule(
+    module = AnsibleModule(  # type: ignore[no-untyped-call]
         argument_spec={"root": {"type": "path", "default": "/"}},
         supports_check_mode=True,
     )
