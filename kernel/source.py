@@ -60,15 +60,20 @@ def fetch(
     Raises:
         SourceUnavailable: nothing offers it, a checksum is wrong, or the disk has no room.
     """
-    name = f"linux-source-{series}"
-    known = recorded(cache, name)
-    if known is None:
-        report(f"looking up {name}")
-        apt.refresh(state)
-        version = apt.newest(state, name)
-        report(f"downloading {name} {version}")
-        known = record(cache, apt.download(state, name, version, cache / "packages"), name, version, state.sources)
+    known = fetch_package(f"linux-source-{series}", cache=cache, state=state, report=report)
     return unpack(known, cache=cache, kconfig_only=kconfig_only, report=report)
+
+
+def fetch_package(name: str, *, cache: Path, state: apt.AptState, report: Callable[[str], None]) -> SourcePackage:
+    """A package by name, from the cache or else the newest that the state offers. Raises SourceUnavailable."""
+    known = recorded(cache, name)
+    if known is not None:
+        return known
+    report(f"looking up {name}")
+    apt.refresh(state)
+    version = apt.newest(state, name)
+    report(f"downloading {name} {version}")
+    return record(cache, apt.download(state, name, version, cache / "packages"), name, version, state.sources)
 
 
 def recorded(cache: Path, package: str) -> SourcePackage | None:

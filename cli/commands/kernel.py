@@ -99,6 +99,7 @@ def build(
     revision: Annotated[int, typer.Option(min=1, help="Number of the packages, when one is built again.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Folder for objects and bundle; default: the data folder.")] = None,
     sbom: Annotated[bool, typer.Option(help="Write a bill of materials (SPDX).")] = True,
+    driver: Annotated[list[str] | None, typer.Option(help="nvidia-open, or a source folder: built as a gate.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Build a kernel to Debian packages with a manifest. An interrupted build goes on; two of the same are equal.
@@ -111,9 +112,11 @@ def build(
     """
     from ..kernel.build import BuildOptions, build_kernel, lines
 
-    built = build_kernel(
-        BuildOptions(profile=profile, source=source, fleet=fleet, out=out, jobs=jobs, revision=revision, with_sbom=sbom)
-    )
+    options = BuildOptions(
+        profile=profile, source=source, fleet=fleet, out=out, jobs=jobs, revision=revision, with_sbom=sbom,
+        drivers=tuple(driver or ()),
+    )  # fmt: skip
+    built = build_kernel(options)
     if as_json:
         print_json(dict(built.manifest))
     else:

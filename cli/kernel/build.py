@@ -6,16 +6,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from kanctl.errors import BadInputError
 from kanctl.kernel.build.compile import cores
+from kanctl.kernel.build.drivers import DriverSource, known_drivers, open_source, unpack_known
 from kanctl.kernel.build.patches import load_patches, overdue, patched_tree
 from kanctl.kernel.build.run import BuildPlan, Built, build, prepare_build
 from kanctl.kernel.profile import load_profile
-from kanctl.kernel.source import SourceTree
+from kanctl.kernel.source import SourceTree, fetch_package
 
 from ..context import user_data_dir
 from ..output import print_note
 from .config import ConfigReport, load_fleet, summary, verdict
-from .place import cache_dir, source_tree, work_dir
+from .place import apt_state, cache_dir, source_tree, work_dir
 
 # The first series whose tree has the script that writes bills of materials.
 SBOM_SERIES = "7.3"
@@ -32,6 +34,7 @@ class BuildOptions:
     jobs: int | None = None
     revision: int = 1
     with_sbom: bool = True
+    drivers: tuple[str, ...] = ()
 
 
 def build_kernel(options: BuildOptions) -> Built:
@@ -66,7 +69,23 @@ def make_plan(options: BuildOptions) -> BuildPlan:
         sbom_tree=_sbom_tree() if options.with_sbom else None,
         jobs=options.jobs or cores(),
         revision=options.revision,
+        drivers=tuple(driver_source(name, plain, work / "drivers") for name in options.drivers),
     )
+
+
+def driver_source(name: str, tree: SourceTree, work: Path) -> DriverSource:
+    """A driver that kanctl knows by name, or the folder of another one's source, copied to where it is built."""
+    table = known_drivers()
+    if name not in table:
+        if not Path(name).is_dir():
+            raise BadInputError(f"wanted a driver's source folder or one of {', '.join(table)}, found neither: {name}")
+        return open_source(Path(name), work / Path(name).resolve().name)
+    row = table[name]
+    package = fetch_package(
+        str(row["package"]), cache=cache_dir(), state=apt_state(str(row["series"])), report=print_note
+    )
+    patches = [patch for patch in load_patches() if patch.fits(name, tree.numbers)]
+    return unpack_known(name, package, cache=cache_dir(), work=work / name, patches=patches)
 
 
 def _sbom_tree() -> SourceTree:
@@ -82,6 +101,10 @@ def lines(built: Built) -> list[str]:
         f"built {manifest['release']} in {figures['seconds'] / 60:.0f} min: {figures['objects']} objects, "
         f"{len(manifest['modules'])} modules, {figures['disk_bytes'] / 1e9:.2f} GB of build folder",
         *packages,
+        *(
+            f"  driver {row['name']}: built" + (f"; {row['note']}" if row["note"] else "")
+            for row in manifest["drivers"]
+        ),
         f"bundle: {built.folder}",
         f"next: kanctl kernel boot-test {built.folder}",
     ]

@@ -26,6 +26,7 @@ def make_manifest(
     patches: Sequence[Patch],
     compiler: str,
     build: Mapping[str, Any],
+    drivers: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The manifest of one build; every key is described in docs/kernel.md."""
     profile, source = prepared.profile, prepared.tree.package
@@ -48,6 +49,7 @@ def make_manifest(
             "package_version": source.version if source else None,
             "sha256": source.sha256 if source else None,
         },
+        "drivers": list(drivers),
         "patches": [{"file": patch.file, "reason": patch.reason} for patch in patches],
         "waived": {line.request.symbol: line.waiver for line in prepared.verification.lines if line.waiver},
         "nodes": sorted(prepared.fleet.promise.nodes) if prepared.fleet else [],

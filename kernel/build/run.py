@@ -6,7 +6,7 @@ A bundle is complete or not there: it is put together beside its place and moved
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ..prepare import Fleet, Prepared, prepare
 from ..profile import Profile
 from ..source import SourceTree, sha256_of
 from .compile import compile_kernel, count_objects, require_build_tools
+from .drivers import DriverModule, DriverSource, build_driver
 from .manifest import make_manifest
 from .objects import expected_objects
 from .package import make_packages
@@ -38,8 +39,18 @@ class BuildPlan:
     keys: Path
     fleet: Fleet | None = None
     sbom_tree: SourceTree | None = None
+    drivers: tuple[DriverSource, ...] = ()
     jobs: int = 1
     revision: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """What a build made, before it is a bundle."""
+
+    packages: Mapping[str, Path]
+    drivers: Sequence[DriverModule]
+    figures: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +92,11 @@ def build(plan: BuildPlan, prepared: Prepared, settings: BuildSettings, report: 
     report(f"compiling {settings.release} with {plan.jobs} jobs")
     compiled = compile_kernel(plan.tree, objects, settings, key=key, expected=expected, jobs=plan.jobs, report=report)
     compiled_s = time.monotonic() - started_s
+    drivers = [
+        module
+        for driver in plan.drivers
+        for module in build_driver(driver, plan.tree, objects, jobs=plan.jobs, report=report)
+    ]
     packages = make_packages(plan.tree, objects, settings, jobs=plan.jobs, report=report)
     figures = {
         "objects_compiled_now": compiled,
@@ -90,16 +106,11 @@ def build(plan: BuildPlan, prepared: Prepared, settings: BuildSettings, report: 
         "seconds": round(time.monotonic() - started_s, 1),
         "disk_bytes": disk_bytes(objects),
     }
-    return assemble(plan, prepared, settings, packages, figures, report)
+    return assemble(plan, prepared, settings, Results(packages=packages, drivers=drivers, figures=figures), report)
 
 
 def assemble(
-    plan: BuildPlan,
-    prepared: Prepared,
-    settings: BuildSettings,
-    packages: Mapping[str, Path],
-    figures: Mapping[str, Any],
-    report: Callable[[str], None],
+    plan: BuildPlan, prepared: Prepared, settings: BuildSettings, results: Results, report: Callable[[str], None]
 ) -> Built:
     """Put the bundle together in `work`/<release>."""
     target = plan.work / settings.release
@@ -107,10 +118,14 @@ def assemble(
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     rows = []
-    for kind, path in packages.items():
+    for kind, path in results.packages.items():
         shutil.move(path, scratch / path.name)
         rows.append(package_row(kind, scratch / path.name))
     (scratch / "config").write_text(prepared.text)
+    if results.drivers:
+        (scratch / "drivers").mkdir()
+    for module in results.drivers:
+        shutil.copy2(module.file, scratch / "drivers" / module.file.name)
     objects = plan.work / "obj"
     if plan.sbom_tree is not None:
         write_sbom(plan.tree, plan.sbom_tree, objects, scratch / "sbom", report)
@@ -121,7 +136,8 @@ def assemble(
         modules=module_names(objects),
         patches=plan.patches,
         compiler=compiler_version(),
-        build=figures,
+        build=results.figures,
+        drivers=[module.row() for module in results.drivers],
     )
     (scratch / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     shutil.rmtree(target, ignore_errors=True)
