@@ -25,7 +25,7 @@ def cache(tmp_path):
     (tree / "Kconfig").write_text("mainmenu\n")
     (tree / "init" / "Kconfig").write_text("config X\n")
     (tree / "init" / "main.c").write_text("int main;\n")
-    for name in ("Kbuild", "scripts/tool.sh", "arch/x86/Makefile"):
+    for name in ("Kbuild", "scripts/tool.sh", "arch/x86/Makefile.um"):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text("")
     root = tmp_path / "deb"
