@@ -64,13 +64,7 @@ def known_drivers() -> dict[str, dict[str, object]]:
 
 
 def unpack_known(
-    name: str,
-    package: SourcePackage,
-    *,
-    cache: Path,
-    work: Path,
-    patches: Sequence[Patch],
-    report: Callable[[str], None],
+    name: str, package: SourcePackage, *, cache: Path, work: Path, patches: Sequence[Patch]
 ) -> DriverSource:
     """A known driver's source, fresh in `work` with its patches, since drivers are built in their own folder."""
     row = known_drivers()[name]
