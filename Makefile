@@ -4,10 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # What the virtual cluster needs of the system; everything else comes with pip.
-PACKAGES := mmdebstrap systemd-container iproute2 nftables openssh-client python3-venv
+PACKAGES := mmdebstrap systemd-container iproute2 nftables openssh-client python3-venv patch
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo test test-machine check format lab-up lab-down wheel clean
+.PHONY: help setup packages demo test test-machine check check-kernel format lab-up lab-down wheel clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -34,6 +34,12 @@ demo: setup ## the main job: virtual cluster up, provisioned, healthy, a model t
 
 test: setup ## all tests that this machine can run in minutes (the lab's need root)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not machine"
+
+# Target-specific: only the kernel's own configuration tools need these. It downloads two kernel sources once (320 MB).
+check-kernel: PACKAGES += make gcc flex bison libc6-dev
+check-kernel: setup ## every profile against the Kconfig of 6.12 and 7.3; a line that is not taken fails
+	@for profile in low-latency throughput inference lab; do \
+	  $(BIN)/kanctl kernel config --profile $$profile --forward 7.3 || exit 1; done
 
 # Target-specific: only these tests need QEMU.
 test-machine: PACKAGES += qemu-system-x86 qemu-utils e2fsprogs

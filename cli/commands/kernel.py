@@ -9,7 +9,7 @@ from ..app import make_group
 from ..context import InventoryOption, JsonOption, LimitOption, load, select_nodes
 from ..output import print_answer, print_json, print_note, print_table
 
-app = make_group("Ask what kernels can do, build one for this fleet, test it, install it safely.")
+app = make_group("Build, test and safely install kernels made for these nodes.")
 
 ProfileOption = Annotated[str, typer.Option("--profile", help="low-latency, throughput, inference or lab.")]
 SourceOption = Annotated[
@@ -163,7 +163,7 @@ def compare(
     time_limit_s: LimitSecondsOption = 900,
     as_json: JsonOption = False,
 ) -> None:
-    """Put two kernels side by side, each without and with boot arguments, in instructions counted by QEMU.
+    """Compare two kernels side by side, each without and with boot arguments, in instructions counted by QEMU.
 
     Examples:
 

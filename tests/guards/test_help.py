@@ -17,7 +17,7 @@ COMMANDS = [
 ]
 # First words of help texts; a new one must be a verb too.
 VERBS = {
-    "Bring", "Check", "End", "Leave", "Measure", "Open", "Print", "Prove", "Remove", "Run", "Show", "Start", "Take",
+    "Boot", "Bring", "Build", "Check", "Compare", "Configure", "End", "Find", "Leave", "Measure", "Open", "Print", "Prove", "Remove", "Run", "Show", "Start", "Take",
     "Tell", "Turn", "Watch", "Write",
 }  # fmt: skip
 
