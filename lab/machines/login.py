@@ -11,8 +11,8 @@ from ..errors import LabError
 from ..model import STATE_ROOT, check_name
 from ..state import LabPaths
 from ..status import answers_ssh, login_words, require_readable_key
-from . import power
-from .state import LOOPBACK, MachinesRecord, machine, require_record
+from . import power, qemu
+from .state import LOOPBACK, MachinePaths, MachinesRecord, machine, require_record
 
 # An idle two-core host needs 50 s; one that builds a kernel beside it five times that.
 BOOT_TIMEOUT_S = 600
@@ -75,9 +75,7 @@ def wait_for_ssh(
     started = reported = time.monotonic()
     while (boot_id := _read_boot_id(paths, record, node_name)) in {"", not_boot_id}:
         waited_s = time.monotonic() - started
-        if power.find_pid(wanted) is None:
-            said = f"serial line:\n{power.tail(wanted.serial_log)}\nQEMU:\n{power.tail(wanted.qemu_log, 4)}"
-            raise LabError(f"{node_name}: its QEMU ended after {waited_s:.0f} s\n{said}", f"see {wanted.serial_log}")
+        _require_life(wanted, waited_s)
         if waited_s > timeout_s:
             raise LabError(
                 f"{node_name}: no SSH within {timeout_s:.0f} s; its serial line said last:\n"
@@ -89,6 +87,18 @@ def wait_for_ssh(
             progress(f"{node_name}: {waited_s:.0f} s, {power.tail(wanted.serial_log, 1).strip()[:90]}")
         time.sleep(POLL_S)
     return boot_id
+
+
+def _require_life(wanted: MachinePaths, waited_s: float) -> None:
+    """Raises LabError for a machine that will not answer however long one waits."""
+    if power.find_pid(wanted) is None:
+        said = f"serial line:\n{power.tail(wanted.serial_log)}\nQEMU:\n{power.tail(wanted.qemu_log, 4)}"
+        raise LabError(f"{wanted.name}: its QEMU ended after {waited_s:.0f} s\n{said}", f"see {wanted.serial_log}")
+    if qemu.run_state(wanted) == "io-error":
+        raise LabError(
+            f"{wanted.name}: stopped because {wanted.disk} could not be written; is the disk full?",
+            f"df -h {wanted.disk.parent}; after making room kanctl lab up --name {wanted.node.lab.name} goes on",
+        )
 
 
 def _read_boot_id(paths: LabPaths, record: MachinesRecord, node_name: str) -> str:

@@ -12,7 +12,7 @@ from ..model import CACHE_ROOT, STATE_ROOT, LabSpec, LabStatus, NodeStatus, chec
 from ..rootfs import remove_leftovers, require_space
 from ..state import LabPaths, write_atomically
 from . import login, power, qemu
-from .image import ensure_image
+from .disk_image import ensure_image
 from .inventory_file import inventory_text, known_hosts_text
 from .seed import seed_tar
 from .state import (
@@ -128,9 +128,10 @@ def _require_memory(paths: LabPaths, count: int) -> None:
     missing = count - len(power.find_pids(paths))
     line = next(line for line in MEMINFO.read_text().splitlines() if line.startswith("MemAvailable:"))
     free_mib = int(line.split()[1]) // 1024
-    if missing * qemu.MEMORY_MIB > free_mib:
+    wanted_mib = missing * qemu.HOST_MEMORY_MIB
+    if wanted_mib > free_mib:
         raise LabError(
-            f"wanted {missing * qemu.MEMORY_MIB} MiB of memory for {missing} machines, found {free_mib} MiB available",
+            f"wanted {wanted_mib} MiB of memory for {missing} machines, found {free_mib} MiB available",
             "fewer --nodes, or end what takes the memory: free -m",
         )
 
@@ -183,7 +184,7 @@ def _write_seed(one: MachinePaths, paths: LabPaths) -> None:
 
 
 def _ensure_machine(one: MachinePaths, record: MachinesRecord, progress: Progress) -> None:
-    """The machine has a disk and is on."""
+    """The machine has a disk, is on, and is not stopped by a disk of this machine that was full."""
     if not Path(record.image).is_file():
         raise LabError(
             f"{one.name}: the image {record.image} that its disk builds on is gone",
@@ -196,6 +197,9 @@ def _ensure_machine(one: MachinePaths, record: MachinesRecord, progress: Progres
     if power.find_pid(one) is None:
         progress(f"starting {one.name} ({LOOPBACK}:{record.ports[one.name]}); a boot takes one to five minutes")
         power.start(one, record)
+    elif qemu.run_state(one) == "io-error":
+        progress(f"{one.name} goes on where its disk could not be written")
+        qemu.command(one, "cont")
 
 
 def _read_node(one: MachinePaths, record: MachinesRecord) -> NodeStatus:

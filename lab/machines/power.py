@@ -33,7 +33,7 @@ def start(wanted: MachinePaths, record: MachinesRecord, load_state: str | None =
     words = qemu.machine_words(wanted, record.ports[wanted.name], load_state)
     detached.start(wanted.guest, [tools.find(words[0]), *words[1:]], wanted.qemu_log)
     deadline = time.monotonic() + START_TIMEOUT_S
-    while not qemu.is_ready(wanted):
+    while qemu.run_state(wanted) == "silent":
         time.sleep(0.2)
         has_had_time = time.monotonic() > deadline - START_TIMEOUT_S + 2
         if time.monotonic() > deadline or (has_had_time and find_pid(wanted) is None):

@@ -14,7 +14,7 @@ import yaml
 from kanctl.lab import backends, tools
 from kanctl.lab.apt_sources import Release, Source
 from kanctl.lab.errors import LabError, LabMissing, LabSpecInvalid, LabToolsMissing
-from kanctl.lab.machines import image, login, machines, power, qemu
+from kanctl.lab.machines import disk_image, login, machines, power, qemu
 from kanctl.lab.machines.inventory_file import inventory_text, known_hosts_text
 from kanctl.lab.machines.seed import seed_tar
 from kanctl.lab.machines.state import MachinesRecord, load_record, machine, record_path, require_record, save_record
@@ -31,7 +31,7 @@ INPUTS = RootfsInputs(
     sources=(Source(uri="http://m.example/debian", suite="bookworm", components=("main",)),),
     apt_options=(),
     certificates_sha256="0" * 64,
-    packages=image.PACKAGES,
+    packages=disk_image.PACKAGES,
 )
 
 
@@ -41,7 +41,7 @@ def paths(tmp_path):
 
 
 def test_the_partition_is_bootable_and_ends_with_the_disk():
-    sector = image.partition_table(64)
+    sector = disk_image.partition_table(64)
     assert (len(sector), sector[510:]) == (512, b"\x55\xaa")
     active, _, kind, _, first, count = struct.unpack("<B3sB3sII", sector[446:462])
     assert (active, kind, first, first + count) == (0x80, 0x83, 2048, 64 * 2**20 // 512)
@@ -49,15 +49,15 @@ def test_the_partition_is_bootable_and_ends_with_the_disk():
 
 def test_the_image_is_named_by_its_packages_and_our_files(tmp_path):
     (tmp_path / "file").write_text("one")
-    before = image.content_hash(INPUTS, tmp_path)
-    assert before == image.content_hash(INPUTS, tmp_path)
+    before = disk_image.content_hash(INPUTS, tmp_path)
+    assert before == disk_image.content_hash(INPUTS, tmp_path)
     assert len(before) == 12
     (tmp_path / "file").write_text("two")
-    assert image.content_hash(INPUTS, tmp_path) != before
+    assert disk_image.content_hash(INPUTS, tmp_path) != before
 
 
 def test_grub_of_the_new_tree_is_told_to_leave_the_disks_of_this_machine_alone():
-    words = mmdebstrap_words(INPUTS, Path("/cache/building-1"), image.hooks())
+    words = mmdebstrap_words(INPUTS, Path("/cache/building-1"), disk_image.hooks())
     first = next(word for word in words if word.startswith("--essential-hook="))
     assert "grub-pc/install_devices_empty boolean true" in first
     assert words[-3:] == ["bookworm", "/cache/building-1", "-"]
