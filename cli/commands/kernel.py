@@ -138,7 +138,7 @@ def boot_test(
 
       kanctl kernel boot-test stock:6.12 --arguments preempt=full
 
-      kanctl kernel boot-test ~/.local/share/kanctl/kernels/lab-6.12.117/6.12.117-kanctl-lab-1a2b3c
+      kanctl kernel boot-test kernels/6.12.117-kanctl-lab-1a2b3c --json
     """
     from ..kernel.boot import boot_lines, boot_verdict
     from ..kernel.boot import boot_test as run_test
@@ -167,9 +167,9 @@ def compare(
 
     Examples:
 
-      kanctl kernel compare stock:6.12 ~/.local/share/kanctl/kernels/lab-6.12.117/6.12.117-kanctl-lab-1a2b3c
+      kanctl kernel compare stock:6.12 kernels/6.12.117-kanctl-lab-1a2b3c
 
-      kanctl kernel compare stock:6.12 BUNDLE --each-option --plot compare.svg --json
+      kanctl kernel compare stock:6.12 kernels/new --each-option --plot new.svg
     """
     from ..kernel.boot import compare as run_compare
     from ..kernel.boot import compare_document, compare_tables, write_outputs
