@@ -100,9 +100,10 @@ def build(
     out: Annotated[Path | None, typer.Option(help="Folder for objects and bundle; default: the data folder.")] = None,
     sbom: Annotated[bool, typer.Option(help="Write a bill of materials (SPDX).")] = True,
     driver: Annotated[list[str] | None, typer.Option(help="nvidia-open, or a source folder: built as a gate.")] = None,
+    twice: Annotated[bool, typer.Option("--twice", help="Build again elsewhere, and compare byte for byte.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Build a kernel to Debian packages with a manifest. An interrupted build goes on; two of the same are equal.
+    """Build a kernel to Debian packages with a manifest. An interrupted build goes on where it stopped.
 
     Examples:
 
@@ -110,7 +111,7 @@ def build(
 
       kanctl kernel build --profile lab --jobs 8 --no-sbom
     """
-    from ..kernel.build import BuildOptions, build_kernel, lines
+    from ..kernel.build import BuildOptions, build_again, build_kernel, lines
 
     options = BuildOptions(
         profile=profile, source=source, fleet=fleet, out=out, jobs=jobs, revision=revision, with_sbom=sbom,
@@ -121,6 +122,8 @@ def build(
         print_json(dict(built.manifest))
     else:
         print_answer("\n".join(lines(built)))
+    if twice:
+        print_note(f"{build_again(built, options).packages} packages are the same to the last byte")
 
 
 @app.command(name="boot-test")

@@ -1,7 +1,8 @@
 """`kanctl kernel build`: where the sources, keys and bundles of a build lie, and what its answer says."""
 
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from kanctl.kernel.build.compile import cores
 from kanctl.kernel.build.drivers import DriverSource, known_drivers, open_source, unpack_known
 from kanctl.kernel.build.patches import load_patches, overdue, patched_tree
 from kanctl.kernel.build.run import BuildPlan, Built, build, prepare_build
+from kanctl.kernel.build.twice import Repeat, compare_bundles
+from kanctl.kernel.errors import BuildFailed
 from kanctl.kernel.profile import load_profile
 from kanctl.kernel.source import SourceTree, fetch_package
 
@@ -35,6 +38,7 @@ class BuildOptions:
     revision: int = 1
     with_sbom: bool = True
     drivers: tuple[str, ...] = ()
+    twice: bool = False
 
 
 def build_kernel(options: BuildOptions) -> Built:
@@ -51,6 +55,22 @@ def build_kernel(options: BuildOptions) -> Built:
     if error is not None:
         raise error
     return build(plan, prepared, settings, print_note)
+
+
+def build_again(built: Built, options: BuildOptions) -> Repeat:
+    """Build the same once more in a folder of its own, without what is there already, and compare the packages.
+
+    Raises BuildFailed where they differ, with every file that does.
+    """
+    folder = built.folder.parent / "again"
+    shutil.rmtree(folder, ignore_errors=True)
+    print_note(f"building once more in {folder}")
+    second = build_kernel(replace(options, out=folder, with_sbom=False, drivers=()))
+    repeat = compare_bundles(built.folder, second.folder)
+    if not repeat.is_identical:
+        listed = "\n  ".join(repeat.differing)
+        raise BuildFailed(f"two builds of {built.manifest['release']} differ:\n  {listed}")
+    return repeat
 
 
 def make_plan(options: BuildOptions) -> BuildPlan:
