@@ -1,4 +1,4 @@
-"""Two bundles of the same inputs, byte for byte: which files of their packages differ, if any. An edge file: it unpacks.
+"""Two bundles of the same inputs, byte for byte: which files of their packages differ, if any. It unpacks packages.
 
 Source: reproducible-builds.org; Documentation/kbuild/reproducible-builds.rst
 """
