@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -36,12 +36,13 @@ def run_playbook(
     tags: Sequence[str] = (),
     check: bool = False,
     diff: bool = False,
+    variables: Mapping[str, object] | None = None,
 ) -> str:
     """Run a playbook to its end; gives ansible-runner's status: successful, failed or canceled.
 
     At the first Ctrl-C (or SIGTERM) no further task is started, `on_stopping` is called, and the tasks that run on
     nodes are waited for; at the second they are left. Both give `canceled`. `mark` names the run for `leftovers`.
-    Must be called from the main thread, which is where Python hears of signals.
+    Must be called from the main thread, which is where Python hears of signals. `variables` outrank the inventory's.
 
     Raises:
         MissingToolError: without the ansible-playbook of this same Python.
@@ -68,6 +69,7 @@ def run_playbook(
             limit=",".join(limit) or None,
             tags=",".join(tags) or None,
             cmdline=" ".join(words) or None,
+            extravars=dict(variables or {}),
             envvars=_environment(playbook, binary, mark, folder),
             # The timeout is how late a Ctrl-C may be heard.
             settings={"suppress_env_files": True, "pexpect_timeout": 1},

@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
+from kanctl.errors import BadInputError
+
 from ..app import make_group
-from ..context import InventoryOption, JsonOption, LimitOption, load, select_nodes
-from ..output import print_answer, print_json, print_note, print_table
+from ..context import InventoryOption, JsonOption, LimitOption, YesOption, load, select_nodes
+from ..output import confirm, print_answer, print_json, print_note, print_table
 
 app = make_group("Build, test and safely install kernels made for these nodes.")
 
@@ -18,6 +20,7 @@ SourceOption = Annotated[
 FleetOption = Annotated[
     Path | None, typer.Option("--fleet", help="Fleet file: what the nodes are made of, from kernel modules.")
 ]
+CheckOption = Annotated[bool, typer.Option("--check", help="Show what would be done; change nothing.")]
 LimitSecondsOption = Annotated[int, typer.Option("--time-limit-s", help="Seconds after which a boot counts as hung.")]
 
 
@@ -185,3 +188,91 @@ def compare(
         for heads, rows in compare_tables(comparison):
             print_table(heads, rows)
     print_note("figures are instructions in one emulated core; caches, interrupts and hardware are not in them")
+
+
+@app.command()
+def install(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's folder, from kernel build.")],
+    limit: LimitOption = None,
+    inventory: InventoryOption = None,
+    check: CheckOption = False,
+    yes: YesOption = False,
+) -> None:
+    """Try a kernel on one node after the other: started once, judged, kept or left. Nodes restart.
+
+    Examples:
+
+      kanctl kernel install kernels/6.12.117-kanctl-lab-1a2b3c --check
+
+      kanctl kernel install kernels/new --limit node1 --yes
+    """
+    from ..kernel.trial import install as run_install
+
+    cluster = load(inventory)
+    nodes = select_nodes(cluster, limit)
+    _confirm(f"Restart {', '.join(node.name for node in nodes)} into {bundle.name}?", check or yes)
+    run_install(cluster, nodes, bundle, check=check)
+
+
+@app.command()
+def tune(
+    profile: Annotated[str | None, typer.Option(help="Arguments of this profile, not the inventory's.")] = None,
+    limit: LimitOption = None,
+    inventory: InventoryOption = None,
+    check: CheckOption = False,
+    yes: YesOption = False,
+) -> None:
+    """Try boot arguments on the nodes' own kernel, one node after the other: kept where they are good. Nodes restart.
+
+    Examples:
+
+      kanctl kernel tune --check
+
+      kanctl kernel tune --profile low-latency --limit node1 --yes
+    """
+    from ..kernel.trial import tune as run_tune
+
+    cluster = load(inventory)
+    nodes = select_nodes(cluster, limit)
+    _confirm(f"Restart {', '.join(node.name for node in nodes)} with other boot arguments?", check or yes)
+    run_tune(cluster, nodes, profile, check=check)
+
+
+@app.command()
+def promote(
+    limit: LimitOption = None,
+    inventory: InventoryOption = None,
+    check: CheckOption = False,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what is on trial on the nodes, judge it, and keep what passes. Exit 1: a node went back. Exit 3: one fails.
+
+    Examples:
+
+      kanctl kernel promote --check --json
+
+      kanctl kernel promote --limit node1 --yes
+    """
+    from ..kernel.trial import promote as run_promote
+    from ..kernel.trial import read_trials, rows, verdict
+
+    cluster = load(inventory)
+    nodes = select_nodes(cluster, limit)
+    trials = read_trials(nodes)
+    if as_json:
+        print_json([trial.document() for trial in trials])
+    else:
+        print_table(("node", "running", "last good", "on trial", "verdict"), rows(trials))
+    error = verdict(trials)
+    if error is not None:
+        raise error
+    waiting = [node for node, trial in zip(nodes, trials, strict=True) if trial.trial]
+    if waiting and not check:
+        _confirm(f"Keep what is on trial on {', '.join(node.name for node in waiting)}?", yes)
+        run_promote(cluster, waiting)
+
+
+def _confirm(question: str, is_agreed: bool) -> None:
+    if not (is_agreed or confirm(question)):
+        raise BadInputError("nothing was changed: not confirmed", "answer y on a terminal, or --yes")

@@ -1,8 +1,8 @@
 """Provisioning as one function: the playbook is run, its events kept and shown, and the end judged."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class ProvisionOptions:
     tags: tuple[str, ...] = ()
     check: bool = False
     diff: bool = False
+    # They outrank the inventory's.
+    variables: Mapping[str, object] = field(default_factory=dict)
 
 
 def provision(playbook: Path, inventory: Path, nodes: Sequence[str], options: ProvisionOptions) -> ProvisionReport:
@@ -55,6 +57,7 @@ def provision(playbook: Path, inventory: Path, nodes: Sequence[str], options: Pr
                 tags=options.tags,
                 check=options.check,
                 diff=options.diff,
+                variables=options.variables,
             )
         ended = ENDS.get(status, "failed")
         journal.end(ended, state.totals, state.running)

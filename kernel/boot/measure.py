@@ -39,18 +39,26 @@ class Subject:
         return tuple(self.manifest["cmdline"]) if self.manifest else ()
 
 
-def open_bundle(folder: Path, cache: Path) -> Subject:
-    """The kernel of a bundle, its package unpacked in `cache`. Raises FragmentInvalid for what is no bundle."""
+def check_bundle(folder: Path) -> dict[str, Any]:
+    """The manifest of a bundle whose packages are what it promises. Raises FragmentInvalid."""
     path = folder / "manifest.json"
     if not path.is_file():
         raise FragmentInvalid(
             f"wanted a kernel bundle with a manifest.json, found none in {folder}", "kanctl kernel build"
         )
     manifest = check_manifest(json.loads(path.read_text()), path)
+    for row in manifest["packages"]:
+        package = folder / row["file"]
+        if not package.is_file() or sha256_of(package) != row["sha256"]:
+            raise FragmentInvalid(f"{package} is missing or not what {path} promises", "build the bundle again")
+    return manifest
+
+
+def open_bundle(folder: Path, cache: Path) -> Subject:
+    """The kernel of a bundle, its package unpacked in `cache`. Raises FragmentInvalid for what is no bundle."""
+    manifest = check_bundle(folder)
     row = next(row for row in manifest["packages"] if row["kind"] == "image")
     package = folder / row["file"]
-    if not package.is_file() or sha256_of(package) != row["sha256"]:
-        raise FragmentInvalid(f"{package} is missing or not what {path} promises", "build the bundle again")
     target = cache / "unpacked" / row["sha256"][:16]
     if not target.is_dir():
         unpack_image(package, target)

@@ -202,6 +202,7 @@ def promote(node: Node, words: argparse.Namespace) -> dict[str, object]:
     """Judge once more, then keep the kernel. Nothing on trial: nothing changes."""
     if node.state.trial is None:
         return {"changed": False, "default": node.state.last_good}
+    kind = node.state.trial.kind
     found = judge(node, words)["problems"]
     if found:
         raise Refused("; ".join(map(str, found)) if isinstance(found, list) else str(found))
@@ -210,7 +211,7 @@ def promote(node: Node, words: argparse.Namespace) -> dict[str, object]:
     state, actions = machine.promote(node.state)
     node.save(state)
     node.carry_out(actions)
-    return {"changed": True, "default": node.state.last_good}
+    return {"changed": True, "default": node.state.last_good, "kind": kind}
 
 
 def deadline(node: Node, _words: argparse.Namespace) -> dict[str, object]:
