@@ -105,4 +105,8 @@ def _unknown_capabilities(capability: Capability, known: Mapping[str, Capability
         for condition in part
         if condition.subject == "capability"
     ]
-    return [f"there is no capability {name} above it" for name in named if name not in [*known][: [*known].index(capability.name)]]
+    return [
+        f"there is no capability {name} above it"
+        for name in named
+        if name not in [*known][: [*known].index(capability.name)]
+    ]

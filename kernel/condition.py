@@ -185,9 +185,11 @@ def _ask_kernel(condition: Condition, setup: Setup) -> Answer:
 
 def _ask_boot(condition: Condition, setup: Setup) -> Answer:
     values = argument_values(setup.arguments, condition.name)
+    if not values and condition.name in setup.deferred:
+        # That it will be given is known, its value is not.
+        return Answer(holds=None if condition.test else True, found=f"{condition.name} comes from the inventory")
     if not values:
-        comes = condition.name in setup.deferred
-        return Answer(holds=comes, found=f"{condition.name} {'comes from the inventory' if comes else 'is not given'}")
+        return Answer(holds=False, found=f"{condition.name} is not given")
     # The kernel reads from left to right, and for these arguments the last word counts.
     last = values[-1]
     shown = f"{condition.name}={last}" if last else condition.name
@@ -205,7 +207,7 @@ def takes_every_cpu(cpus: str, count: int | None) -> bool:
 
     Source: Documentation/admin-guide/kernel-parameters.rst (cpu lists).
     """
-    if cpus in {"all", "0-N"}:
+    if {"all", "0-N"} & set(cpus.split(",")):
         return True
     named: set[int] = set()
     for first, last in re.findall(r"(?:^|,)(\d+)(?:-(\d+))?(?=,|$)", cpus):
@@ -230,7 +232,8 @@ def _ask_dword(condition: Condition, setup: Setup) -> Answer:
 
 def _ask_repeated(condition: Condition, setup: Setup) -> Answer:
     given = [option for option in setup.options if option.full_name == condition.name]
-    return Answer(holds=len(given) > 1, found=f"{condition.name} is given {len(given)} times{_places(given)}")
+    count = len(given) + len(argument_values(setup.arguments, condition.name))
+    return Answer(holds=count > 1, found=f"{condition.name} is given {count} times{_places(given)}")
 
 
 def _places(options: Sequence[Option]) -> str:
@@ -246,9 +249,7 @@ def _ask_driver(condition: Condition, setup: Setup) -> Answer:
     flavour = "open" if setup.nvidia.is_open else "proprietary"
     found = f"NVIDIA {setup.nvidia.version}, {flavour} modules"
     right_kind = setup.nvidia.is_open or condition.test != "open"
-    return Answer(
-        holds=right_kind and satisfies(parse_release(setup.nvidia.version), condition.value), found=found
-    )
+    return Answer(holds=right_kind and satisfies(parse_release(setup.nvidia.version), condition.value), found=found)
 
 
 def _ask_peermem(_condition: Condition, setup: Setup) -> Answer:

@@ -1,4 +1,4 @@
-"""What a node's kernel can do, and the smallest step to what it cannot: a boot argument, an option, or a build. Pure."""
+"""What a node's kernel can do, and the cheapest way to what it cannot: a boot argument, an option, a build. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from . import dotconfig
 from .capability import Capability, Need
 from .condition import DWORDS, Answer, Condition, all_of, any_of, ask, written
 from .kernel_setup import Setup
-from .modprobe import read_dwords, render_dwords, same_value
+from .modprobe import argument_values, read_dwords, render_dwords, same_value
 
 COMMAND_LINE = "kernel command line"
 NVIDIA_FILE = "/etc/modprobe.d/kanctl-nvidia.conf"
@@ -26,7 +26,7 @@ class Fix(StrEnum):
 
 
 COST = {fix: cost for cost, fix in enumerate(Fix)}
-# What a reader is told in a table's cell; boot arguments and options are both `kanctl kernel tune`'s kind of work.
+# What a reader is told in a table's cell; boot arguments and options are both settings of the kernel that is there.
 WORDS = {
     Fix.BUILD: "build",
     Fix.DRIVER: "driver",
@@ -34,6 +34,13 @@ WORDS = {
     Fix.PARAMETER: "tune",
     Fix.RESTART: "restart",
     Fix.UNKNOWN: "unknown",
+}
+# What to say where settings alone lead there.
+ENOUGH = {
+    frozenset[Fix](): "all is written, a restart is enough",
+    frozenset({Fix.BOOT}): "boot arguments are enough (kanctl kernel tune)",
+    frozenset({Fix.PARAMETER}): "module options are enough",
+    frozenset({Fix.BOOT, Fix.PARAMETER}): "boot arguments (kanctl kernel tune) and module options are enough",
 }
 
 
@@ -98,17 +105,15 @@ class Verdict:
         if Fix.UNKNOWN in kinds:
             return "it cannot be said before the unknown is read"
         if Fix.DRIVER in kinds:
-            return "the kernel will do, the driver will not"
-        return "boot arguments and module options are enough (kanctl kernel tune); nothing is built"
+            return "the kernel will do, but not its drivers" + (" and settings" if len(kinds) > 1 else "")
+        return f"{ENOUGH[frozenset(kinds - {Fix.RESTART})]}; nothing is built"
 
 
 def judge(setup: Setup, capabilities: Mapping[str, Capability]) -> dict[str, Verdict]:
     """Capability -> verdict for one node. `capabilities` has those that others build on first."""
     found: dict[str, Verdict] = {}
     for name, capability in capabilities.items():
-        findings = tuple(
-            find(need, setup, found) for need in capability.needs if need.counts_on(setup.version)
-        )
+        findings = tuple(find(need, setup, found) for need in capability.needs if need.counts_on(setup.version))
         found[name] = Verdict(capability=capability, findings=findings)
     return found
 
@@ -120,9 +125,7 @@ def find(need: Need, setup: Setup, verdicts: Mapping[str, Verdict]) -> Finding:
     found = ", ".join(dict.fromkeys(answer.found for way in ways for _, answer in way))
     if is_met:
         return Finding(need=need, is_met=True, found=found, steps=())
-    choices = [
-        tuple(step for pair in way for step in _steps_to(*pair, need, setup, verdicts)) for way in ways
-    ]
+    choices = [tuple(step for pair in way for step in _steps_to(*pair, need, setup, verdicts)) for way in ways]
     if is_met is None:
         # A way that is known to be closed is not offered while another one may be open already.
         choices = [choice for choice in choices if any(step.fix is Fix.UNKNOWN for step in choice)]
@@ -197,12 +200,14 @@ def _symbol(name: str, value: str) -> str:
 
 def _parameter_step(condition: Condition, need: Need, setup: Setup) -> Step:
     module, _, parameter = condition.name.partition(".")
-    place = need.place or (NVIDIA_FILE if module == "nvidia" else f"/etc/modprobe.d/kanctl-{module}.conf")
+    place = _place_of(condition.name, setup) or need.place or f"/etc/modprobe.d/kanctl-{module}.conf"
     ready = written(setup, condition.name)
     if condition.is_negated:
         return Step(fix=Fix.PARAMETER, line=f"without {parameter}={condition.value}", place=f"options of {module}")
     if ready is not None and same_value(ready, condition.value):
-        return Step(fix=Fix.RESTART, line=f"{condition.name}={ready} is written, and not in effect yet", place="restart")
+        return Step(
+            fix=Fix.RESTART, line=f"{condition.name}={ready} is written, and not in effect yet", place="restart"
+        )
     return Step(fix=Fix.PARAMETER, line=f"options {module} {parameter}={condition.value}", place=place)
 
 
@@ -212,6 +217,14 @@ def _dword_step(condition: Condition, setup: Setup) -> Step:
     if ready is not None and same_value(ready, condition.value):
         return Step(fix=Fix.RESTART, line=f"registry dword {dword} is written, and not in effect yet", place="restart")
     return Step(fix=Fix.PARAMETER, line=dword, place=DWORDS)
+
+
+def _place_of(full_name: str, setup: Setup) -> str:
+    """Where a parameter is written already, and must be replaced: a second line would fight with the first."""
+    if argument_values(setup.arguments, full_name):
+        return f"{COMMAND_LINE}, in place of {full_name}= there"
+    places = [option.place for option in setup.options if option.full_name == full_name]
+    return f"{places[-1]}, in place of {full_name.partition('.')[2]} there" if places else ""
 
 
 def merge_options(steps: Iterable[Step], setup: Setup) -> tuple[Step, ...]:
@@ -232,7 +245,8 @@ def merge_options(steps: Iterable[Step], setup: Setup) -> tuple[Step, ...]:
             rest[step] = None
     if dwords:
         whole = render_dwords({**read_dwords(written(setup, DWORDS) or ""), **dwords})
-        options.setdefault((NVIDIA_FILE, "nvidia"), []).append(f'NVreg_RegistryDwords="{whole}"')
+        place = _place_of(DWORDS, setup) or NVIDIA_FILE
+        options.setdefault((place, "nvidia"), []).append(f'NVreg_RegistryDwords="{whole}"')
     lines = [
         Step(fix=Fix.PARAMETER, line=f"options {module} {' '.join(dict.fromkeys(settings))}", place=place)
         for (place, module), settings in options.items()

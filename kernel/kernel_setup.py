@@ -98,6 +98,8 @@ def profile_setup(
             for row in profile.modprobe
             for option in parse_options(f"options {row.option}", f"profile {profile.name}")
         ),
+        # What we build has the kernel's own ib_core; MOFED's and DOCA's come later, if at all.
+        has_peermem_symbols=False,
         requested={symbol: request.value for symbol, request in requests.items()},
         switched_off=frozenset(switched_off),
         waived=frozenset(profile.waived(version)),

@@ -94,6 +94,40 @@ def modules(
 
 
 @app.command()
+def gap(
+    fleet: FleetOption = None,
+    local: Annotated[bool, typer.Option("--local", help="Ask this machine, without a cluster.")] = False,
+    write_fleet: Annotated[Path | None, typer.Option(help="Keep what the nodes said in this fleet file.")] = None,
+    wanted: Annotated[list[str] | None, typer.Option("--for", help="Only this capability, which must be met.")] = None,
+    limit: LimitOption = None,
+    inventory: InventoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what the nodes' kernels can do, and the lines that lead to the rest. Exit 3: one named by --for is not met.
+
+    Examples:
+
+      kanctl kernel gap --for low-latency --for gpudirect-rdma-dmabuf
+
+      kanctl kernel gap --fleet fleet.json --json
+    """
+    from ..kernel.gap import document, find_gap, lines, table, verdict
+    from ..kernel.modules import Where, gather
+
+    cluster = None if fleet or local else load(inventory)
+    nodes = select_nodes(cluster, limit) if cluster else ()
+    found = find_gap(gather(Where(file=fleet, local=local, cluster=cluster, nodes=nodes), write_fleet), wanted or [])
+    if as_json:
+        print_json(document(found))
+    else:
+        print_table(*table(found))
+        print_answer("\n".join(lines(found)))
+    error = verdict(found)
+    if error is not None:
+        raise error
+
+
+@app.command()
 def build(
     profile: ProfileOption = "low-latency",
     source: SourceOption = None,

@@ -40,7 +40,8 @@ kernel_facts:
 
 CONFIG_LINE = re.compile(r"^(CONFIG_\w+)=(.*)$", re.MULTILINE)
 # Parameters of drivers whose values decide a capability; every other module's are left out.
-PARAMETERS = ("nvidia", "nvidia_uvm", "nvidia_peermem", "nvme_core", "nvme")
+PARAMETERS = ("nvidia_uvm", "nvidia_peermem", "nvme_core", "nvme")
+NVIDIA_PARAMETER = re.compile(r"^(\w+): *(.*?) *$", re.MULTILINE)
 MODPROBE_FOLDERS = ("etc/modprobe.d", "run/modprobe.d", "usr/lib/modprobe.d", "lib/modprobe.d")
 PEERMEM_SYMBOL = "ib_register_peer_memory_client"
 
@@ -133,7 +134,16 @@ def read_parameters(root: Path) -> dict[str, str]:
             value = read_text(folder / name)
             if value is not None:
                 found[f"{module}.{name}"] = value.strip()
-    return found
+    return {**found, **read_nvidia_parameters(root)}
+
+
+def read_nvidia_parameters(root: Path) -> dict[str, str]:
+    """`nvidia.NVreg_X` -> live value: nvidia keeps its parameters out of sysfs, and without the prefix in its own file.
+
+    The same in a shell: cat /proc/driver/nvidia/params. Source: nv-procfs.c of NVIDIA/open-gpu-kernel-modules.
+    """
+    text = read_text(root / "proc/driver/nvidia/params") or ""
+    return {f"nvidia.NVreg_{name}": value.strip('"') for name, value in NVIDIA_PARAMETER.findall(text)}
 
 
 def read_nvidia(root: Path) -> dict[str, Any] | None:
