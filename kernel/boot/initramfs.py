@@ -36,6 +36,9 @@ def build_initramfs(kernel: StockKernel, modules: Sequence[str], drivers: Sequen
     for folder in ("bin", "lib", "drivers", "proc", "sys", "dev", "tmp"):
         (root / folder).mkdir(parents=True)
     shutil.copy2(find("busybox", "busybox-static"), root / "bin" / "busybox")
+    # The kernel itself calls this one when a module asks for an algorithm by name.
+    (root / "sbin").mkdir()
+    (root / "sbin" / "modprobe").symlink_to("/bin/busybox")
     run(["gcc", "-O2", "-static", "-o", str(root / "bin" / "probe"), str(FOLDER / "probe.c")])
     _add_program(Path(find("cyclictest", "rt-tests")), root)
     shutil.copy2(FOLDER / "init.sh", root / "init")
@@ -69,7 +72,10 @@ def _add_modules(kernel: StockKernel, modules: Sequence[str], root: Path) -> Non
     depends = parse_dependencies(text, "")
     target = root / "lib" / "modules" / kernel.release
     target.mkdir(parents=True)
-    for name in _closure([module_name(module) for module in modules], depends):
+    wanted = [module_name(module) for module in modules]
+    # Asked for by name at run time (crc32c of libcrc32c), so no list of dependencies leads to them; they are small.
+    algorithms = [name for name, path in files.items() if "/crypto/" in path] if wanted else []
+    for name in _closure([*wanted, *algorithms], depends):
         if name in files:
             _unpack_module(source / files[name], target / files[name])
     for index in ("modules.builtin", "modules.order", "modules.builtin.modinfo"):
