@@ -168,10 +168,12 @@ def root_modules(root: Path, devices: list[dict[str, Any]]) -> list[str]:
     found: list[str] = []
     for number in numbers[-1:]:
         place = os.path.realpath(root / "sys/dev/block" / number)
-        found += [
-            row["module"] for row in devices if row["module"] and place.startswith(str(root) + row["path"][1:] + "/")
-        ]
+        found += [row["module"] for row in devices if row["module"] and _is_below(place, root, row["path"])]
     return sorted(set(found))
+
+
+def _is_below(place: str, root: Path, device: str) -> bool:
+    return place.startswith(f"{root / device.lstrip('/')}/")
 
 
 def read_distribution(root: Path) -> str:
