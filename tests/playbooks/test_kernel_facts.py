@@ -47,7 +47,7 @@ def node(tmp_path):
             "sys/devices/pci0/disk/modalias": "pci:v0000144D\n",
             "sys/devices/pci0/disk/nvme0/block/part/dev": "259:1",
             "sys/devices/pci0/nic/modalias": "pci:v000015B3\n",
-            "sys/module/nvidia/parameters/NVreg_EnableStreamMemOPs": "0\n",
+            "sys/module/nvme_core/parameters/multipath": "N\n",
             "etc/os-release": 'ID=debian\nVERSION_ID="12"\n',
             "etc/modprobe.d/x.conf": "options nvme_core multipath=N\n",
             "lib/modules/6.12.117-test/modules.builtin": "kernel/fs/ext4/ext4.ko\n",
@@ -74,7 +74,7 @@ def test_a_nodes_facts_are_whole(facts, node):
     assert found["loaded"] == ["nvme", "nvidia"]
     assert found["builtin"] == ["ext4"]
     assert found["root_device_modules"] == ["nvme"]
-    assert found["parameters"] == {"nvidia.NVreg_EnableStreamMemOPs": "0"}
+    assert found["parameters"] == {"nvme_core.multipath": "N"}
     assert found["nvidia"] == {"version": "580.95.05", "open": True}
     assert found["ib_core_peermem"] is False
     assert found["modprobe"] == {"/etc/modprobe.d/x.conf": "options nvme_core multipath=N\n"}
