@@ -149,7 +149,7 @@ def written(setup: Setup, full_name: str) -> str | None:
 
 def _ask_config(condition: Condition, setup: Setup) -> Answer:
     if setup.config is None:
-        return Answer(holds=None, found=f"{condition.name} is unknown: the kernel's configuration cannot be read")
+        return Answer(holds=None, found="the kernel's configuration cannot be read")
     return _compare(condition, setup.config.get(condition.name, "n"))
 
 

@@ -139,8 +139,9 @@ def _answer(condition: Condition, setup: Setup, verdicts: Mapping[str, Verdict])
     return Answer(holds=verdict.is_met, found=f"{condition.name}: {verdict.word}")
 
 
-def _cost(steps: Sequence[Step]) -> tuple[int, int]:
-    return max(COST[step.fix] for step in steps), len(steps)
+def _cost(steps: Sequence[Step]) -> int:
+    """Of ways that need the same kind of work, the one that the file names first is taken."""
+    return max(COST[step.fix] for step in steps)
 
 
 def _steps(findings: Iterable[Finding]) -> tuple[Step, ...]:
@@ -157,9 +158,15 @@ def _steps_to(
         return verdicts[condition.name].steps
     if answer.holds is None:
         return (Step(fix=Fix.UNKNOWN, line=answer.found, place=HOW_TO_SEE.get(condition.subject, "")),)
-    return (_step_to(condition, need, setup),)
+    step = _step_to(condition, need, setup)
+    is_realtime = setup.config is not None and setup.config.get("CONFIG_PREEMPT_RT") == "y"
+    return (NO_REALTIME, step) if condition.subject == "driver" and is_realtime else (step,)
 
 
+# A driver that is loaded has proved that the kernel will do, so this is asked for only where none is.
+NO_REALTIME = Step(
+    fix=Fix.BUILD, line="a kernel without PREEMPT_RT, on which NVIDIA's driver does not build", place="rebuild"
+)
 HOW_TO_SEE = {
     "config": "zcat /proc/config.gz, or the file config-$(uname -r) of the kernel's package in /boot",
     "peermem": "modprobe ib_core; grep ib_register_peer_memory_client /proc/kallsyms",
