@@ -7,11 +7,13 @@ import pytest
 from kanctl.cli.kernel.facts import read_fleet
 from kanctl.cli.kernel.gap import document, find_gap, lines, table, verdict
 from kanctl.errors import BadInputError, CheckFailedError
+from kanctl.kernel.build.manifest import fixed_arguments
 from kanctl.kernel.capability import load_capabilities
 from kanctl.kernel.errors import FragmentInvalid
 from kanctl.kernel.fragment import read_fragment
 from kanctl.kernel.gap import Fix, judge
 from kanctl.kernel.kernel_setup import node_setup
+from kanctl.kernel.profile import load_profile, profile_names
 
 FOLDER = Path(__file__).parent / "fleet"
 ROOT = Path(__file__).parents[2]
@@ -71,6 +73,27 @@ def test_what_debian_12_lacks_needs_a_build():
     assert ("rebuild", "CONFIG_DMABUF_MOVE_NOTIFY=y") in steps(found["gpudirect-rdma-dmabuf"])
     assert ("rebuild", "CONFIG_DEVICE_PRIVATE=y") in steps(found["hmm"])
     assert "no boot argument helps" in found["hmm"].enough
+
+
+def test_what_gap_asks_of_a_build_our_profiles_give():
+    asked = {step.line for found in verdicts("debian12-6.12").values() for step in found.steps if step.fix is Fix.BUILD}
+    assert len(asked) == 4
+    for name in profile_names():
+        requests = load_profile(name).requests((6, 12, 117))
+        given = {f"{symbol}={request.value}" for symbol, request in requests.items()}
+        assert asked - given == {"CONFIG_SCHED_CLASS_EXT=y"}, "only the fragment 61-btf has it"
+
+
+def test_a_node_with_our_kernel_and_its_arguments_is_met_without_another_build():
+    profile = load_profile("low-latency")
+    requests = profile.requests((6, 12, 117))
+    found = verdicts(
+        "debian12-6.12",
+        config={symbol: request.value for symbol, request in requests.items() if request.value != "n"},
+        cmdline=" ".join(fixed_arguments(profile.cmdline, (6, 12, 117))),
+    )
+    assert [name for name in CAPABILITIES if found[name].is_met] == ["low-latency", "gpudirect-rdma-dmabuf", "hmm"]
+    assert (found["gpudirect-storage"].word, found["ibgda"].word) == ("tune", "tune")
 
 
 def test_move_notify_is_not_asked_of_linux_7():
