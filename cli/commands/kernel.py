@@ -198,6 +198,7 @@ def compare(
     first: Annotated[str, typer.Argument(help="The baseline: stock:6.12, or a bundle's folder.")],
     second: Annotated[str, typer.Argument(help="The kernel to compare: a bundle's folder.")],
     each_option: Annotated[bool, typer.Option("--each-option", help="Try every boot argument alone as well.")] = False,
+    repeats: Annotated[int, typer.Option(min=1, help="Boots of each; figures are medians.")] = 3,
     plot: Annotated[Path | None, typer.Option(help="Draw the ratios to this .png or .svg file.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write all figures to this .json file.")] = None,
     time_limit_s: LimitSecondsOption = 900,
@@ -214,7 +215,7 @@ def compare(
     from ..kernel.boot import compare as run_compare
     from ..kernel.boot import compare_document, compare_tables, write_outputs
 
-    comparison = run_compare(first, second, each_option=each_option, limit_s=time_limit_s)
+    comparison = run_compare(first, second, each_option=each_option, repeats=repeats, limit_s=time_limit_s)
     write_outputs(comparison, plot, out)
     if as_json:
         print_json(compare_document(comparison))

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from kanctl import __version__
 from kanctl.errors import BadInputError
 from kanctl.kernel import dotconfig
 from kanctl.kernel.boot.compare import METRICS, Column, effects, table
@@ -84,27 +85,33 @@ class Comparison:
     """Columns of kernels and arguments, and what each argument alone changed on the first kernel."""
 
     columns: tuple[Column, ...]
-    plain: BootReport
-    options: dict[str, BootReport]
+    options: dict[str, tuple[BootReport, ...]]
 
 
-def compare(first: str, second: str, *, each_option: bool, limit_s: int) -> Comparison:
+def compare(first: str, second: str, *, each_option: bool, repeats: int, limit_s: int) -> Comparison:
     """Boot two kernels without and with the second one's arguments; `each_option`: each argument alone on the first."""
     a, b = find_subject(first), find_subject(second)
     arguments = b.arguments or a.arguments
 
-    def run(subject: Subject, given: Sequence[str]) -> BootReport:
-        return measure(subject, given, cache=cache_dir(), machine=Machine(limit_s=limit_s), report=print_note)
+    def run(subject: Subject, given: Sequence[str]) -> tuple[BootReport, ...]:
+        # The same boot gives the same figures; a word that the kernel does not know shifts what follows it in memory,
+        # and so shows how far figures depend on such accidents.
+        return tuple(
+            measure(
+                subject, (*given, f"kanctl.run={number}"), cache=cache_dir(), machine=Machine(limit_s=limit_s),
+                report=print_note,
+            )
+            for number in range(1, repeats + 1)
+        )  # fmt: skip
 
-    plain = run(a, ())
-    columns = [Column(title=a.name, report=plain, facts=package_facts(a))]
+    columns = [Column(title=a.name, runs=run(a, ()), facts=package_facts(a))]
     if arguments:
-        columns.append(Column(title="+ boot arguments", report=run(a, arguments), facts=package_facts(a)))
-    columns.append(Column(title=b.name, report=run(b, ()), facts=package_facts(b)))
+        columns.append(Column(title="+ boot arguments", runs=run(a, arguments), facts=package_facts(a)))
+    columns.append(Column(title=b.name, runs=run(b, ()), facts=package_facts(b)))
     if arguments:
-        columns.append(Column(title="+ boot arguments", report=run(b, arguments), facts=package_facts(b)))
+        columns.append(Column(title="+ boot arguments", runs=run(b, arguments), facts=package_facts(b)))
     options = {argument: run(a, (argument,)) for argument in arguments} if each_option else {}
-    return Comparison(columns=tuple(columns), plain=plain, options=options)
+    return Comparison(columns=tuple(columns), options=options)
 
 
 def package_facts(subject: Subject) -> dict[str, float]:
@@ -124,7 +131,7 @@ def compare_tables(comparison: Comparison) -> list[tuple[list[str], list[list[st
     tables = [table(comparison.columns)]
     if comparison.options:
         heads = ["argument alone, on the first kernel", *(metric.label for metric in METRICS)]
-        tables.append((heads, effects(comparison.plain, comparison.options)))
+        tables.append((heads, effects(comparison.columns[0].runs, comparison.options)))
     return tables
 
 
@@ -132,12 +139,13 @@ def compare_document(comparison: Comparison) -> dict[str, Any]:
     """The comparison as one JSON object; times are instructions."""
     return {
         "measured": datetime.now(UTC).date().isoformat(),
+        "kanctl": __version__,
         "machine": "QEMU q35, TCG, one core, 1 GiB, -icount shift=0: one nanosecond is one instruction",
         "columns": [
-            {"title": column.title, "package": dict(column.facts), "boot": column.report.document()}
+            {"title": column.title, "package": dict(column.facts), "boots": [run.document() for run in column.runs]}
             for column in comparison.columns
         ],
-        "each_option": {option: report.document() for option, report in comparison.options.items()},
+        "each_option": {option: [run.document() for run in runs] for option, runs in comparison.options.items()},
     }
 
 

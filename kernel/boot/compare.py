@@ -1,7 +1,9 @@
 """Two kernels side by side, and what each boot argument bought, from boot reports. Pure; plot.py draws."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import median_low
+from typing import Any
 
 from .report import BootReport
 
@@ -33,12 +35,32 @@ METRICS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One kernel with one set of arguments."""
+    """One kernel with one set of arguments: the median of several boots."""
 
     title: str
-    report: BootReport
+    runs: tuple[BootReport, ...]
     # Figures of the package, not of the boot.
     facts: Mapping[str, float]
+
+    @property
+    def report(self) -> BootReport:
+        """The boots as one: every figure is the median of its own."""
+        return median_report(self.runs)
+
+
+def median_report(runs: Sequence[BootReport]) -> BootReport:
+    """One report whose figures are the medians over several boots of the same."""
+    figures: dict[str, Any] = {}
+    for metric in METRICS:
+        values = [value for run in runs if (value := getattr(run, metric.key)) is not None]
+        figures[metric.key] = median_low(values) if values else None
+    return replace(runs[0], **figures)
+
+
+def spread(runs: Sequence[BootReport], key: str) -> float:
+    """How far apart boots of the same are in one figure: (highest - lowest) / median; what is below it says nothing."""
+    values = [value for run in runs if (value := getattr(run, key)) is not None]
+    return (max(values) - min(values)) / median_low(values) if values and median_low(values) else 0.0
 
 
 def table(columns: Sequence[Column]) -> tuple[list[str], list[list[str]]]:
@@ -57,10 +79,15 @@ def table(columns: Sequence[Column]) -> tuple[list[str], list[list[str]]]:
     return heads, rows
 
 
-def effects(plain: BootReport, with_option: Mapping[str, BootReport]) -> list[list[str]]:
-    """What each boot argument alone changed, in per cent of the plain boot: argument, then one cell a metric."""
-    rows = []
-    for option, report in with_option.items():
+def effects(plain_runs: Sequence[BootReport], with_option: Mapping[str, Sequence[BootReport]]) -> list[list[str]]:
+    """What each boot argument alone changed, in per cent of the plain boot: argument, then one cell a metric.
+
+    The first row is the spread of the plain boots themselves: an effect that is not larger is none.
+    """
+    plain = median_report(plain_runs)
+    rows = [["(spread of plain boots)", *(f"{100 * spread(plain_runs, metric.key):.1f} %" for metric in METRICS)]]
+    for option, runs in with_option.items():
+        report = median_report(runs)
         cells = []
         for metric in METRICS:
             before, after = getattr(plain, metric.key), getattr(report, metric.key)

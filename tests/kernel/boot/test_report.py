@@ -2,7 +2,7 @@
 
 import pytest
 
-from kanctl.kernel.boot.compare import Column, effects, table
+from kanctl.kernel.boot.compare import Column, effects, median_report, table
 from kanctl.kernel.boot.report import broken_promises, find_trouble, preempt_mode, read_report
 
 RELEASE = "6.12.117-kanctl-lab-1a2b3c"
@@ -110,8 +110,8 @@ def test_a_comparison_shows_every_figure_with_its_ratio():
     stock = read_report(console(init_ns="2000000000"))
     ours = read_report(console(init_ns="500000000"))
     columns = [
-        Column(title="stock", report=stock, facts={"modules": 4230}),
-        Column(title="ours", report=ours, facts={"modules": 423}),
+        Column(title="stock", runs=(stock,), facts={"modules": 4230}),
+        Column(title="ours", runs=(ours,), facts={"modules": 423}),
     ]
     heads, rows = table(columns)
     assert heads == ["figure", "unit", "stock", "ours"]
@@ -122,13 +122,20 @@ def test_a_comparison_shows_every_figure_with_its_ratio():
 
 
 def test_an_effect_is_given_in_per_cent_of_the_plain_boot():
-    plain, after = read_report(console(forkexec_ns="100")), read_report(console(forkexec_ns="80"))
-    (row,) = effects(plain, {"init_on_alloc=0": after})
+    plain = [read_report(console(forkexec_ns=text)) for text in ("100", "95", "110")]
+    noise, row = effects(plain, {"init_on_alloc=0": [read_report(console(forkexec_ns="80"))]})
+    assert noise[0] == "(spread of plain boots)"
+    assert "15.0 %" in noise
     assert row[0] == "init_on_alloc=0"
     assert "-20.0 %" in row
 
 
+def test_of_several_boots_the_median_counts():
+    runs = [read_report(console(forkexec_ns=text)) for text in ("100", "900", "110")]
+    assert median_report(runs).forkexec_ns == 110
+
+
 def test_a_kernel_without_cyclictest_leaves_its_cells_empty():
     bare = read_report("\n".join(line for line in CONSOLE.splitlines() if "cyclictest" not in line))
-    _, rows = table([Column(title="bare", report=bare, facts={})])
+    _, rows = table([Column(title="bare", runs=(bare,), facts={})])
     assert ["cyclictest max under load", "thousand instructions", "-"] in rows
