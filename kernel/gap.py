@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from . import dotconfig
+from .answer import DWORDS, Answer, all_of, any_of, ask, written
 from .capability import Capability, Need
-from .condition import DWORDS, Answer, Condition, all_of, any_of, ask, written
+from .condition import Condition
 from .kernel_setup import Setup
 from .modprobe import argument_values, read_dwords, render_dwords, same_value
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from kanctl.errors import CheckFailedError
 
-from .condition import Clause, ask, holds, parse_clause
+from .answer import ask, holds
+from .condition import Clause, parse_clause
 from .errors import FragmentInvalid
 from .kernel_setup import Setup
 
