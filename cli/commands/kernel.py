@@ -31,6 +31,7 @@ def config(
     fleet: FleetOption = None,
     forward: Annotated[list[str] | None, typer.Option(help="Check against this series too, by Kconfig alone.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for .config; default: the user's data folder.")] = None,
+    force: Annotated[list[str] | None, typer.Option(help="A rule of kernel/rules.toml that shall only warn.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Configure a kernel, and explain the end of every requested line; nothing is compiled. Exit 3: one is not taken.
@@ -43,7 +44,7 @@ def config(
     """
     from ..kernel.config import configure_profile, document, rows, summary, verdict
 
-    report = configure_profile(profile, source, fleet, forward or [], out)
+    report = configure_profile(profile, source, fleet, forward or [], out, force or [])
     if as_json:
         print_json(document(report))
     else:
@@ -52,6 +53,8 @@ def config(
                 print_table(("symbol", "wanted", "outcome", "why", "waiver or place"), rows(check))
         print_answer(summary(report.prepared.verification, report.prepared.config))
         print_answer("\n".join([*map(summary, report.forward), f"configuration: {report.prepared.output}/.config"]))
+    for violation in report.violations():
+        print_note(f"{violation.severity}: {violation.text}")
     error = verdict(report)
     if error is not None:
         raise error

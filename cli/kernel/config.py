@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kanctl.errors import CheckFailedError
 from kanctl.kernel.errors import ConfigUnexplained, DeviceLost
 from kanctl.kernel.fleet.policy import read_policy
 from kanctl.kernel.fleet.reference import read_reference
 from kanctl.kernel.prepare import Fleet, Prepared, prepare
 from kanctl.kernel.profile import load_profile
+from kanctl.kernel.profile_check import check_prepared
+from kanctl.kernel.rules import Violation, refusal
 from kanctl.kernel.source import SourceTree
 from kanctl.kernel.verify import Line, Verification
 
@@ -24,10 +27,21 @@ class ConfigReport:
 
     prepared: Prepared
     forward: tuple[Verification, ...] = ()
+    # Rules of kernel/rules.toml that only warn this time.
+    force: tuple[str, ...] = ()
+
+    def violations(self) -> tuple[Violation, ...]:
+        """The rules that the configuration breaks."""
+        return check_prepared(self.prepared, force=self.force)
 
 
 def configure_profile(
-    profile_name: str, source: str | None, fleet_file: Path | None, forward: Sequence[str], out: Path | None
+    profile_name: str,
+    source: str | None,
+    fleet_file: Path | None,
+    forward: Sequence[str],
+    out: Path | None,
+    force: Sequence[str] = (),
 ) -> ConfigReport:
     """Configure and verify a profile; nothing is compiled. Raises the errors of kernel.prepare."""
     profile = load_profile(profile_name)
@@ -39,7 +53,7 @@ def configure_profile(
         other = source_tree(series, kconfig_only=True)
         folder = work_dir(profile.name, other.version) / "config"
         ahead.append(prepare(profile, other, folder, report=print_note).verification)
-    return ConfigReport(prepared=prepared, forward=tuple(ahead))
+    return ConfigReport(prepared=prepared, forward=tuple(ahead), force=tuple(force))
 
 
 def load_fleet(path: Path | None, tree: SourceTree) -> Fleet | None:
@@ -67,6 +81,9 @@ def document(report: ConfigReport) -> dict[str, Any]:
         "module_count": sum(value == "m" for value in config.values()),
         "lines": [line_document(line) for line in prepared.verification.lines],
         "idle_waivers": list(prepared.verification.idle_waivers),
+        "rules": [
+            {"rule": row.rule.name, "severity": str(row.severity), "text": row.text} for row in report.violations()
+        ],
         "fleet": fleet_document(prepared),
         "forward": [
             {
@@ -147,7 +164,7 @@ def summary(verification: Verification, config: Mapping[str, str] | None = None)
     )
 
 
-def verdict(report: ConfigReport) -> ConfigUnexplained | DeviceLost | None:
+def verdict(report: ConfigReport) -> CheckFailedError | None:
     """What fails the command, if anything."""
     checks = [report.prepared.verification, *report.forward]
     wrong = [(check.version, line) for check in checks for line in check.unexplained]
@@ -158,7 +175,7 @@ def verdict(report: ConfigReport) -> ConfigUnexplained | DeviceLost | None:
             f"{line.request.value} ({line.request.place}) on {version}: {line.why}",
             "mend the fragment, narrow it with `# Kernel:`, or waive the symbol in the profile with a reason",
         )
-    return lost_devices(report.prepared)
+    return refusal(report.violations()) or lost_devices(report.prepared)
 
 
 def lost_devices(prepared: Prepared) -> DeviceLost | None:
