@@ -13,7 +13,7 @@ from kanctl.kernel import dotconfig
 from kanctl.kernel.boot.compare import METRICS, Column, effects, table
 from kanctl.kernel.boot.measure import Subject, measure, open_bundle
 from kanctl.kernel.boot.qemu import Machine
-from kanctl.kernel.boot.report import BootReport, broken_promises
+from kanctl.kernel.boot.report import BootReport, broken_promises, driver_problems
 from kanctl.kernel.errors import BootTestFailed
 
 from ..output import print_note
@@ -48,12 +48,13 @@ def boot_test(
     subject = find_subject(text)
     given = tuple(arguments) if arguments is not None else subject.arguments
     expected = tuple(subject.manifest["expect_modules"]) if subject.manifest else ()
+    own = sorted(Path(text).glob("drivers/*.ko"), key=lambda path: len(path.name)) if subject.manifest else []
     report = measure(
-        subject, given, modules=expected, drivers=drivers, cache=cache_dir(), machine=Machine(limit_s=limit_s),
+        subject, given, modules=expected, drivers=[*own, *drivers], cache=cache_dir(), machine=Machine(limit_s=limit_s),
         report=print_note, again=again,
     )  # fmt: skip
     problems = broken_promises(report, subject.manifest, given) if subject.manifest else list(report.trouble)
-    problems += [f"driver {name}: {state}" for name, state in report.drivers.items() if state != "loaded"]
+    problems += driver_problems(report.drivers)
     return BootTest(subject=subject, report=report, problems=tuple(problems))
 
 
@@ -77,6 +78,7 @@ def boot_lines(test: BootTest) -> list[str]:
         f"  cyclictest under load, longest: {latency} instructions; 300 fork+exec {report.forkexec_ns / 1e6:,.0f} and "
         f"100 MiB to tmpfs {report.write_ns / 1e6:,.0f} million",
         f"  dmesg: {len(report.trouble)} warnings",
+        *(f"  driver {name}: {state}" for name, state in report.drivers.items()),
     ]
 
 

@@ -31,7 +31,7 @@ say write_ns "$(probe write 100 /tmp/file)"
 for module in $(busybox cat /modules.list 2>/dev/null); do
 	if message=$(busybox modprobe "$module" 2>&1); then say module "$module" loaded; else say module "$module" failed "$message"; fi
 done
-for file in /drivers/*.ko; do
+for file in $(busybox cat /drivers.list 2>/dev/null); do
 	[ -e "$file" ] || continue
 	if message=$(busybox insmod "$file" 2>&1); then say driver "$file" loaded; else say driver "$file" failed "$message"; fi
 done

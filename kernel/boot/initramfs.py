@@ -45,6 +45,8 @@ def build_initramfs(kernel: StockKernel, modules: Sequence[str], drivers: Sequen
     (root / "init").chmod(0o755)
     (root / "modules.list").write_text("\n".join(modules) + "\n")
     _add_modules(kernel, modules, root)
+    # In the order given: a driver comes after the ones whose symbols it needs.
+    (root / "drivers.list").write_text("".join(f"/drivers/{driver.name}\n" for driver in drivers))
     for driver in drivers:
         shutil.copy2(driver, root / "drivers" / driver.name)
     image = work / "initramfs.cpio"

@@ -114,6 +114,22 @@ def _chosen(text: str) -> str:
     return found.group(1) if found else ""
 
 
+def driver_problems(drivers: Mapping[str, str]) -> list[str]:
+    """Drivers that did not load although nothing but their hardware is missing here.
+
+    A driver that looks for its device and ends with `No such device` has been linked and run. Those that need its
+    symbols cannot load after it, and are taken as linked: the gate has looked for their symbols.
+    """
+    found = []
+    has_no_device = False
+    for name, state in drivers.items():
+        if "No such device" in state:
+            has_no_device = True
+        elif state != "loaded" and not (has_no_device and "unknown symbol" in state):
+            found.append(f"driver {name}: {state}")
+    return found
+
+
 def broken_promises(report: BootReport, manifest: Mapping[str, Any], arguments: Sequence[str]) -> list[str]:
     """Where a boot is not what its bundle's manifest says; empty for a good kernel."""
     found = []

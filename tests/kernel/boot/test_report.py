@@ -3,7 +3,7 @@
 import pytest
 
 from kanctl.kernel.boot.compare import Column, effects, median_report, table
-from kanctl.kernel.boot.report import broken_promises, find_trouble, preempt_mode, read_report
+from kanctl.kernel.boot.report import broken_promises, driver_problems, find_trouble, preempt_mode, read_report
 
 RELEASE = "6.12.117-kanctl-lab-1a2b3c"
 CONSOLE = f"""[    0.1] something of the kernel
@@ -104,6 +104,19 @@ def test_words_outside_dmesg_are_no_trouble():
 )
 def test_the_preemption_mode_is_read_or_called_unknown(file, realtime, mode):
     assert preempt_mode(file, realtime) == mode
+
+
+@pytest.mark.parametrize(
+    ("drivers", "count"),
+    [
+        ({"nvidia.ko": "loaded", "gdrdrv.ko": "loaded"}, 0),
+        ({"nvidia.ko": "failed insmod: No such device", "nvidia-uvm.ko": "failed: unknown symbol in module"}, 0),
+        ({"nvidia-uvm.ko": "failed: unknown symbol in module"}, 1),
+        ({"nvidia.ko": "failed: Invalid module format"}, 1),
+    ],
+)
+def test_a_driver_without_its_hardware_is_no_problem_and_one_that_does_not_link_is(drivers, count):
+    assert len(driver_problems(drivers)) == count
 
 
 def test_a_comparison_shows_every_figure_with_its_ratio():
