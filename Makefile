@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PACKAGES := mmdebstrap systemd-container iproute2 nftables openssh-client python3-venv patch
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo test test-machine check check-kernel format lab-up lab-down wheel clean
+.PHONY: help setup packages demo test test-machine check check-kernel bench-kernel format lab-up lab-down wheel clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,6 +45,12 @@ check-kernel: setup ## every profile against the Kconfig of 6.12 and 7.3; a line
 test-machine: PACKAGES += qemu-system-x86 qemu-utils e2fsprogs
 test-machine: setup ## the tests that boot kernels in QEMU machines: root, half an hour
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m machine tests/machine
+
+# The figures of docs/kernel.md: BUNDLE is what `kanctl kernel build` printed. Half an hour of emulated boots.
+bench-kernel: PACKAGES += qemu-system-x86 busybox-static rt-tests cpio kmod xz-utils gcc libc6-dev
+bench-kernel: setup ## compare BUNDLE=folder with the distribution's kernel, counted in instructions
+	$(BIN)/kanctl kernel compare stock:6.12 $(BUNDLE) --each-option \
+	  --plot docs/measured/kernel-low-latency.svg --out docs/measured/kernel-low-latency.json
 
 check: setup ## format, lint, types, ansible-lint, yamllint
 	$(BIN)/ruff format --check .
