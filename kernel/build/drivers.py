@@ -32,6 +32,9 @@ TELLTALES = {
     "nvidia": ("dma_buf_export", "exports dma-buf, which GPUDirect RDMA needs", "exports no dma-buf"),
 }
 
+# Without its telltale symbol such a module refuses to load: "module compiled without IB peer memory symbols present".
+STUBS = ("nvidia_peermem",)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriverSource:
@@ -52,10 +55,15 @@ class DriverModule:
     vermagic: str
     unresolved: tuple[str, ...]
     note: str = ""
+    # It compiles to nothing that could load here, and is not expected to.
+    is_stub: bool = False
 
     def row(self) -> dict[str, object]:
         """The module as the manifest lists it."""
-        return {"name": self.name, "file": self.file.name, "bytes": self.file.stat().st_size, "note": self.note}
+        size = self.file.stat().st_size
+        return {
+            "name": self.name, "file": self.file.name, "bytes": size, "note": self.note, "is_stub": self.is_stub,
+        }  # fmt: skip
 
 
 def known_drivers() -> dict[str, dict[str, object]]:
@@ -139,6 +147,7 @@ def inspect(files: Sequence[Path], objects: Path) -> list[DriverModule]:
                 vermagic=run(["modinfo", "-F", "vermagic", str(path)]).strip(),
                 unresolved=tuple(sorted(imports - exported)),
                 note=telltale(name, imports),
+                is_stub=name in STUBS and TELLTALES[name][0] not in imports,
             )
         )
     wrong = [f"{module.name}: {', '.join(module.unresolved[:5])}" for module in found if module.unresolved]
