@@ -110,6 +110,8 @@ def end_group(process: "subprocess.Popen[str]") -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
 
 
 def failed(words: Sequence[str], code: int, said: str, log: Path | None = None) -> ProgramFailed:
