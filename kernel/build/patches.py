@@ -67,7 +67,7 @@ def patched_tree(
         return tree
     target = cache / "source" / f"{tree.path.name}+{patches_digest(patches, folder)[:10]}"
     if not (target / COMPLETE).is_file():
-        require_space(cache, TREE_BYTES)
+        require_space(target.parent, TREE_BYTES)
         report(f"copying the tree for {len(patches)} patches")
         scratch = target.with_name(f".{target.name}.part")
         for old in (scratch, target):
