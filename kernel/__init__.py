@@ -1,1 +1,1 @@
-"""Kernel subjects: for now the boot arguments of each profile (cmdline/*.args), which the roles read as data."""
+"""Kernels for nodes: requests with reasons, verified configurations, builds, boot tests; the data that roles read too."""
