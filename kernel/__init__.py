@@ -1,1 +1,1 @@
-"""Kernels for nodes: requests with reasons, verified configurations, builds, boot tests; and the data that roles read."""
+"""Kernels for nodes: requests with reasons, verified configurations, builds, boot tests; and data that roles read."""
