@@ -89,10 +89,12 @@ def measure(
         report(f"booting {subject.name} with {shown}")
         with tempfile.TemporaryDirectory(prefix="kanctl-boot-") as scratch:
             image = build_initramfs(subject.kernel, modules, drivers, Path(scratch))
-            log = folder / "last.console"
+            # Of its own, so that two boots at once do not write into each other's; kept when the boot fails.
+            log = console.with_suffix(".failed")
             text, seconds = boot(subject.kernel.image, image, arguments, machine, log, _say_progress(report))
         report(f"{subject.name} ended after {seconds:.0f} s")
         console.write_text(text)
+        log.unlink()
     return read_report(console.read_text())
 
 
