@@ -111,10 +111,10 @@ def compare(first: str, second: str, *, each_option: bool, repeats: int, limit_s
 
     columns = [Column(title=a.name, runs=run(a, ()), facts=package_facts(a))]
     if arguments:
-        columns.append(Column(title="+ boot arguments", runs=run(a, arguments), facts=package_facts(a)))
+        columns.append(Column(title=f"{a.name} + boot arguments", runs=run(a, arguments), facts=package_facts(a)))
     columns.append(Column(title=b.name, runs=run(b, ()), facts=package_facts(b)))
     if arguments:
-        columns.append(Column(title="+ boot arguments", runs=run(b, arguments), facts=package_facts(b)))
+        columns.append(Column(title=f"{b.name} + boot arguments", runs=run(b, arguments), facts=package_facts(b)))
     options = {argument: run(a, (argument,)) for argument in arguments} if each_option else {}
     return Comparison(columns=tuple(columns), options=options)
 

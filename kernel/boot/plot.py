@@ -23,7 +23,7 @@ def draw(columns: Sequence[Column], target: Path) -> None:
     axes.set_yticks(range(len(METRICS)), [metric.label for metric in METRICS])
     axes.invert_yaxis()
     axes.set_xlabel(f"ratio to {columns[0].title}; less is better, except for memory free")
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside lower center", ncols=2)
     figure.savefig(target)
 
 
