@@ -321,6 +321,7 @@ def test_a_driver_that_the_boot_needs_is_looked_for_in_initramfs_and_kernel(node
     builtin = "kernel/drivers/virtio/virtio_pci.ko\n"
     missing = node["gate"].missing_drivers(("nvme_core", "virtio_pci", "mlx5_core"), listing, builtin)
     assert missing == ["mlx5_core"]
+    assert node["gate"].missing_drivers(("mlx5_core",), "kernel/drivers/net/mlx5_core.ko\n") == []
 
 
 def test_devices_with_a_driver_are_listed(node, tmp_path):

@@ -80,13 +80,18 @@ def problems(
     return found
 
 
-def needed_drivers(root: Path = Path("/")) -> tuple[str, ...]:
-    """Modules that drive the root disk and every NIC with a carrier: what a boot needs before anybody can log in."""
-    found: set[str] = set()
+def root_drivers(root: Path = Path("/")) -> tuple[str, ...]:
+    """Modules that drive the root disk: they must be there before any file of it can be read."""
     for line in (root / "proc/self/mountinfo").read_text().splitlines():
         words = line.split()
         if words[4] == "/":
-            found |= _modules_above(Path(os.path.realpath(root / "sys/dev/block" / words[2])))
+            return tuple(sorted(_modules_above(Path(os.path.realpath(root / "sys/dev/block" / words[2])))))
+    return ()
+
+
+def nic_drivers(root: Path = Path("/")) -> tuple[str, ...]:
+    """Modules that drive NICs with a carrier: without them nobody can log in."""
+    found: set[str] = set()
     for nic in (root / "sys/class/net").iterdir():
         try:
             has_carrier = (nic / "carrier").read_text().strip() == "1"
@@ -103,12 +108,12 @@ def _modules_above(device: Path) -> set[str]:
     return {os.path.basename(os.readlink(link)) for link in links if link.is_symlink()}
 
 
-def missing_drivers(needed: tuple[str, ...], listing: str, builtin: str) -> list[str]:
-    """Needed modules that are neither in an initramfs (as lsinitramfs lists it) nor in modules.builtin. Pure."""
+def missing_drivers(needed: tuple[str, ...], *listings: str) -> list[str]:
+    """Needed modules that no listing names; listings are those of lsinitramfs, modules.builtin, modules.order. Pure."""
 
     def names(text: str) -> set[str]:
         files = (line.rpartition("/")[2] for line in text.splitlines())
         return {name.partition(".ko")[0].replace("-", "_") for name in files if ".ko" in name}
 
-    there = names(listing) | names(builtin)
+    there = {name for listing in listings for name in names(listing)}
     return [module for module in needed if module.replace("-", "_") not in there]
