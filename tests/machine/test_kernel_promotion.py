@@ -49,6 +49,10 @@ def release_of(bundle):
 @pytest.fixture(scope="session")
 def installed_machine(booted_machine, bundle):
     """The machine with the kernel tried, promoted and running, and that state kept."""
+    # The machine's board has an SMBus that the small kernel has no driver for; on a node the fleet file would bring it.
+    variables = booted_machine.paths.inventory.parent / "group_vars"
+    variables.mkdir(exist_ok=True)
+    (variables / "nodes.yml").write_text("kernel_install_may_lose: [piix4_smbus]\n")
     done = kanctl(booted_machine, "install", str(bundle), "--yes")
     assert done.returncode == 0, done.stderr
     booted_machine.save(INSTALLED)

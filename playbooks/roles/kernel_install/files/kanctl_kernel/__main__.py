@@ -144,7 +144,7 @@ def begin(node: Node, words: argparse.Namespace) -> dict[str, object]:
         timeout_s=int(row["timeout_s"]),
         config_sha256=row.get("config_sha256", ""),
         arguments=tuple(row.get("arguments", [])),
-        devices=gate.read_devices(),
+        devices=tuple(line for line in gate.read_devices() if line.split(" ")[1] not in row.get("may_lose", [])),
         failed_units=gate.read_failed_units(),
     )
     current = node.state.trial
