@@ -5,24 +5,21 @@ A bundle is complete or not there: it is put together beside its place and moved
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kanctl.programs import run
-
 from ..fragment import Request
 from ..prepare import Fleet, Prepared, prepare
 from ..profile import Profile
 from ..source import SourceTree, sha256_of
-from .compile import compile_kernel, count_objects, require_build_tools
+from .compile import require_build_tools
 from .drivers import DriverModule, DriverSource, build_driver
 from .manifest import make_manifest
 from .objects import expected_objects
-from .package import make_packages
 from .patches import Patch, patches_digest
+from .remote import Compiled, Task, compile_and_package, compiler_version
 from .sbom import write_sbom
 from .settings import BuildSettings, inputs_digest, local_version
 from .signing import ensure_key
@@ -48,9 +45,8 @@ class BuildPlan:
 class Results:
     """What a build made, before it is a bundle."""
 
-    packages: Mapping[str, Path]
+    compiled: Compiled
     drivers: Sequence[DriverModule]
-    figures: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,28 +81,23 @@ def prepare_build(plan: BuildPlan, report: Callable[[str], None]) -> tuple[Prepa
 
 def build(plan: BuildPlan, prepared: Prepared, settings: BuildSettings, report: Callable[[str], None]) -> Built:
     """Compile, package and describe a prepared configuration. Raises BuildFailed, SourceUnavailable (full disk)."""
-    started_s = time.monotonic()
     objects = plan.work / "obj"
-    key = ensure_key(plan.keys) if _is_signed(prepared.requests) else None
-    expected = expected_objects(plan.tree.path, prepared.config)
-    report(f"compiling {settings.release} with {plan.jobs} jobs")
-    compiled = compile_kernel(plan.tree, objects, settings, key=key, expected=expected, jobs=plan.jobs, report=report)
-    compiled_s = time.monotonic() - started_s
-    drivers = [
-        module
-        for driver in plan.drivers
-        for module in build_driver(driver, plan.tree, objects, jobs=plan.jobs, report=report)
-    ]
-    packages = make_packages(plan.tree, objects, settings, jobs=plan.jobs, report=report)
-    figures = {
-        "objects_compiled_now": compiled,
-        "objects": count_objects(objects),
-        "jobs": plan.jobs,
-        "compile_seconds": round(compiled_s, 1),
-        "seconds": round(time.monotonic() - started_s, 1),
-        "disk_bytes": disk_bytes(objects),
-    }
-    return assemble(plan, prepared, settings, Results(packages=packages, drivers=drivers, figures=figures), report)
+    drivers: list[DriverModule] = []
+
+    def gate() -> None:
+        for driver in plan.drivers:
+            drivers.extend(build_driver(driver, plan.tree, objects, jobs=plan.jobs, report=report))
+
+    task = Task(
+        tree=plan.tree,
+        objects=objects,
+        settings=settings,
+        key=ensure_key(plan.keys) if _is_signed(prepared.requests) else None,
+        expected=expected_objects(plan.tree.path, prepared.config),
+        jobs=plan.jobs,
+    )
+    compiled = compile_and_package(task, report, gate)
+    return assemble(plan, prepared, settings, Results(compiled=compiled, drivers=drivers), report)
 
 
 def assemble(
@@ -118,7 +109,7 @@ def assemble(
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     rows = []
-    for kind, path in results.packages.items():
+    for kind, path in results.compiled.packages.items():
         shutil.move(path, scratch / path.name)
         rows.append(package_row(kind, scratch / path.name))
     (scratch / "config").write_text(prepared.text)
@@ -133,10 +124,10 @@ def assemble(
         prepared,
         settings,
         packages=rows,
-        modules=module_names(objects),
+        modules=results.compiled.modules,
         patches=plan.patches,
         compiler=compiler_version(),
-        build=results.figures,
+        build=results.compiled.figures,
         drivers=[module.row() for module in results.drivers],
     )
     (scratch / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
@@ -150,25 +141,9 @@ def package_row(kind: str, path: Path) -> dict[str, Any]:
     return {"file": path.name, "sha256": sha256_of(path), "bytes": path.stat().st_size, "kind": kind}
 
 
-def module_names(objects: Path) -> list[str]:
-    """The modules that a build made, from modules.order."""
-    lines = (objects / "modules.order").read_text().split()
-    return sorted(Path(line).stem.replace("-", "_") for line in lines)
-
-
-def compiler_version() -> str:
-    """The first line of `gcc --version`."""
-    return run(["gcc", "--version"]).splitlines()[0]
-
-
 def source_epoch_s(tree: SourceTree) -> int:
     """The date that the build writes into the kernel: that of the source's Makefile, as it was packed."""
     return int((tree.path / "Makefile").stat().st_mtime)
-
-
-def disk_bytes(folder: Path) -> int:
-    """What a folder takes on disk. Shell: du -sB1 FOLDER."""
-    return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*") if not path.is_dir())
 
 
 def _is_signed(requests: Mapping[str, Request]) -> bool:
