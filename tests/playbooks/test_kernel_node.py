@@ -349,3 +349,19 @@ def test_the_program_answers_in_json_and_with_its_codes(tmp_path):
     code, answer = call("status")
     assert code == 1
     assert "state.json" in answer["error"] or "GRUB" in answer["error"]
+
+
+@pytest.mark.parametrize("script", ["hook", "init-top"])
+def test_scripts_of_the_initramfs_are_plain_shell(script):
+    import subprocess
+
+    path = ROLE / script
+    subprocess.run(["dash", "-n", str(path)], check=True)
+    assert subprocess.run(["dash", str(path), "prereqs"], capture_output=True).returncode == 0
+
+
+def test_the_watchdog_script_uses_no_program_that_a_small_initramfs_lacks():
+    text = (ROLE / "init-top").read_text()
+    words = {word for line in text.splitlines() if not line.startswith("#") for word in line.split()[:1]}
+    assert not words & {"grep", "sed", "awk", "cut", "head", "basename"}
+    assert "$(" not in text
