@@ -6,7 +6,7 @@ Vendors' sources are left out: their keys and packages have no place in a bare n
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import LabToolsMissing
+from kanctl.errors import MissingToolError
 
 SUPPORTED = ("debian", "ubuntu")
 
@@ -35,14 +35,14 @@ class Source:
 
 
 def read_release(os_release: Path = Path("/etc/os-release")) -> Release:
-    """The host's distribution. Raises LabToolsMissing where no node can be built from it."""
+    """The host's distribution. Raises MissingToolError where no node can be built from it."""
     text = os_release.read_text() if os_release.is_file() else ""
     values = {
         key.strip(): value.strip().strip("\"'") for key, _, value in (line.partition("=") for line in text.splitlines())
     }
     release = Release(distribution=values.get("ID", ""), codename=values.get("VERSION_CODENAME", ""))
     if release.distribution not in SUPPORTED or not release.codename:
-        raise LabToolsMissing(
+        raise MissingToolError(
             f"wanted a Debian or Ubuntu machine to take packages from, found {values.get('PRETTY_NAME', 'neither')}",
             "run the lab on Debian or Ubuntu (a virtual machine will do)",
         )
@@ -50,7 +50,7 @@ def read_release(os_release: Path = Path("/etc/os-release")) -> Release:
 
 
 def read_sources(release: Release, apt_dir: Path = Path("/etc/apt")) -> tuple[Source, ...]:
-    """The host's own sources for its release, in the files' order. Raises LabToolsMissing when there are none."""
+    """The host's own sources for its release, in the files' order. Raises MissingToolError when there are none."""
     found: list[Source] = []
     for path in [apt_dir / "sources.list", *sorted((apt_dir / "sources.list.d").glob("*"))]:
         if path.is_file() and path.suffix == ".list":
@@ -59,7 +59,7 @@ def read_sources(release: Release, apt_dir: Path = Path("/etc/apt")) -> tuple[So
             found += parse_deb822(path.read_text())
     own = tuple(source for source in found if is_own(source, release))
     if not any(source.suite == release.codename for source in own):
-        raise LabToolsMissing(
+        raise MissingToolError(
             f"wanted {release.distribution}'s own source for {release.codename} in {apt_dir}, found none",
             f"add it to {apt_dir}/sources.list, then apt-get update",
         )

@@ -32,7 +32,7 @@ NSPAWN_DIR = Path("/run/systemd/nspawn")
 
 
 def up(spec: LabSpec, progress: Progress) -> LabStatus:
-    """Bring the lab up, or repair it. Returns once every node answers over SSH. Raises LabError, LabToolsMissing."""
+    """Bring the lab up, or repair it. Returns once every node answers over SSH. Raises LabError, MissingToolError."""
     host.require_ability()
     paths = LabPaths(name=spec.name, state_root=spec.state_root)
     with host.locked(progress), host.plain_umask(), host.explained_disk_errors(spec.state_root):

@@ -15,9 +15,6 @@ class LabMissing(LabError):
     """There is no lab of that name."""
 
 
-class LabToolsMissing(MissingToolError):
-    """A system package that the lab needs is not installed, or this machine's kind of system is not supported."""
-
-
-class ToolFailed(LabError):
-    """A system tool (ip, nft, mount, mmdebstrap, ...) ended with an error."""
+# A system package that the lab needs is not installed, or this machine's kind of system is not supported. No class of
+# its own: nobody treats it differently from a tool that is missing elsewhere.
+LabToolsMissing = MissingToolError

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from kanctl.programs import ProgramFailed
+
 from . import mounts, network, tools
-from .errors import LabError, ToolFailed
+from .errors import LabError
 from .state import write_atomically
 
 RUN_DIR = Path("/run/kanctl")
@@ -28,7 +30,7 @@ def require_root() -> None:
 
 
 def require_ability() -> None:
-    """Raises LabError, LabToolsMissing where this machine cannot hold a lab: no root, no tools, no containers.
+    """Raises LabError, MissingToolError where this machine cannot hold a lab: no root, no tools, no containers.
 
     Changes nothing; a caller with another way (training on this machine alone) can ask first.
     """
@@ -36,7 +38,7 @@ def require_ability() -> None:
     tools.require_all()
     try:
         tools.run(["unshare", "--net", "--mount", "true"])
-    except ToolFailed as error:
+    except ProgramFailed as error:
         raise LabError(
             f"root may not make containers here, as inside most containers: {error}",
             "run the lab on a real or a virtual machine",

@@ -3,8 +3,10 @@
 import re
 from pathlib import Path
 
+from kanctl.programs import ProgramFailed
+
 from . import tools
-from .errors import LabError, ToolFailed
+from .errors import LabError
 
 MOUNTINFO = Path("/proc/self/mountinfo")
 
@@ -28,7 +30,7 @@ def mount_overlay(*, lower: list[Path], upper: Path, work: Path, target: Path) -
     options = f"lowerdir={layers},upperdir={upper},workdir={work}"
     try:
         tools.run(["mount", "-t", "overlay", "overlay", "-o", options, str(target)])
-    except ToolFailed as error:
+    except ProgramFailed as error:
         kind = tools.run(["stat", "--file-system", "--format=%T", str(upper)]).strip()
         raise LabError(
             f"cannot mount an overlay with its upper folder on {kind}: {error}",

@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from kanctl import programs
+
 from . import mounts, processes, tools
 from .apt_sources import Release, Source, kept_apt_options, read_release, read_sources
-from .errors import LabError, ToolFailed
+from .errors import LabError
 
 PACKAGES = (
     "systemd",
@@ -122,13 +124,13 @@ def build_tree(
     # mmdebstrap hands its environment to every maintainer script; the caller's Python and locale have no place there.
     environment = {key: os.environ[key] for key in ("PATH", "http_proxy", "https_proxy") if key in os.environ}
     try:
-        tools.run_with_progress(
+        programs.run_with_progress(
             mmdebstrap_words(inputs, target, more_hooks),
             stdin="".join(f"{source.to_line()}\n" for source in inputs.sources),
             environment=environment | {"LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"},
             on_line=on_line,
         )
-    except ToolFailed as error:
+    except programs.ProgramFailed as error:
         raise LabError(
             f"the nodes' root file system could not be built: {error}",
             "does `apt-get update` work on this machine? Is the disk full?",

@@ -1,14 +1,10 @@
-"""The one place of the lab that runs other programs: words in, text out, an error that shows what was said."""
+"""The lab's system tools: which package brings each, and programs that outlive kanctl. All else: kanctl/programs.py."""
 
-import os
-import shlex
-import shutil
-import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .errors import LabToolsMissing, ToolFailed
+from kanctl import programs
 
 # Program -> the Debian package that brings it, for containers and for machines.
 PACKAGES = {
@@ -28,48 +24,11 @@ MACHINE_PACKAGES = {
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
 }
-# Many users' PATH lacks the sbin folders even under sudo; ip and nft live there.
-SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
 def run(words: Sequence[str], *, stdin: str = "", ok_codes: Sequence[int] = (0,)) -> str:
-    """Run a program to its end and return its stdout. Raises ToolFailed, LabToolsMissing."""
-    done = subprocess.run([find(words[0]), *words[1:]], input=stdin, capture_output=True, text=True, check=False)
-    if done.returncode not in ok_codes:
-        raise _failed(words, done.returncode, done.stderr or done.stdout)
-    return done.stdout
-
-
-def run_with_progress(
-    words: Sequence[str], *, stdin: str, environment: Mapping[str, str], on_line: Callable[[str], None]
-) -> None:
-    """Run a long program, passing each line it says on as it comes. Raises ToolFailed with the last ones.
-
-    It has a process group of its own, so that Ctrl-C reaches only us and we end it with all its children.
-    """
-    process = subprocess.Popen(
-        [find(words[0]), *words[1:]],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=dict(environment),
-        start_new_session=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    said: list[str] = []
-    try:
-        process.stdin.write(stdin)
-        process.stdin.close()
-        for line in process.stdout:
-            said.append(line.rstrip())
-            on_line(line.rstrip())
-        process.wait()
-    finally:
-        _end_group(process)
-    if process.returncode != 0:
-        raise _failed(words, process.returncode, "\n".join(said))
+    """Run a program to its end and return its stdout. Raises ProgramFailed, MissingToolError."""
+    return programs.run(words, package=package_of(words[0]), stdin=stdin, ok_codes=ok_codes)
 
 
 def start(words: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -86,37 +45,15 @@ def start_detached(words: Sequence[str], log: Path) -> None:
 
 
 def find(program: str) -> str:
-    """The program's full path. Raises LabToolsMissing."""
-    path = shutil.which(program) or shutil.which(program, path=":".join(SBIN))
-    if path is None:
-        raise LabToolsMissing(
-            f"wanted the program {program}, found none on PATH",
-            f"apt-get install -y {(PACKAGES | MACHINE_PACKAGES).get(program, program)}",
-        )
-    return path
+    """The program's full path. Raises MissingToolError."""
+    return programs.find(program, package_of(program))
+
+
+def package_of(program: str) -> str | None:
+    """The Debian package that brings a tool of the lab; None for one that every system has."""
+    return (PACKAGES | MACHINE_PACKAGES).get(program)
 
 
 def require_all(needed: Mapping[str, str] = PACKAGES) -> None:
-    """Raises LabToolsMissing with the one command that installs every package that is missing."""
-    missing = [name for name in needed if not (shutil.which(name) or shutil.which(name, path=":".join(SBIN)))]
-    if missing:
-        packages = sorted({needed[name] for name in missing})
-        raise LabToolsMissing(
-            f"the lab needs {', '.join(missing)}, not found on this machine",
-            f"apt-get install -y {' '.join(packages)}",
-        )
-
-
-def _end_group(process: subprocess.Popen[str]) -> None:
-    """Nothing to do after an ordinary end; otherwise the program goes with all its children."""
-    if process.poll() is None:
-        # Not a polite signal: mmdebstrap answers none that reaches it alone, and the caller removes what it made.
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _failed(words: Sequence[str], code: int, said: str) -> ToolFailed:
-    tail = "\n  ".join(said.strip().splitlines()[-6:]) or "it said nothing"
-    command = shlex.join(words)
-    shown = command if len(command) <= 300 else f"{command[:300]} ..."
-    return ToolFailed(f"`{shown}` ended with {code}:\n  {tail}")
+    """Raises MissingToolError with the one command that installs every package that is missing."""
+    programs.require(needed, "the lab", with_recommended=True)

@@ -37,7 +37,7 @@ MEMINFO = Path("/proc/meminfo")
 
 
 def up(spec: LabSpec, progress: Progress) -> LabStatus:
-    """Bring the lab up, or repair it. Returns once every machine answers over SSH. Raises LabError, LabToolsMissing."""
+    """Bring the lab up, or repair it. Returns once all answer over SSH. Raises LabError, MissingToolError."""
     host.require_root()
     tools.require_all(tools.MACHINE_PACKAGES)
     paths = LabPaths(name=spec.name, state_root=spec.state_root)

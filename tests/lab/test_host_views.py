@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from kanctl.errors import MissingToolError
 from kanctl.lab import cgroups, image, mounts
-from kanctl.lab.errors import LabError, LabToolsMissing, ToolFailed
+from kanctl.lab.errors import LabError
 from kanctl.lab.tools import find, require_all, run
+from kanctl.programs import ProgramFailed
 
 HYBRID = """\
 30 29 0:26 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu
@@ -64,15 +66,16 @@ def test_hosts_file_gains_new_nodes_and_keeps_what_is_there(tmp_path):
 
 def test_missing_packages_are_one_line_with_one_command(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(LabToolsMissing, match="systemd-nspawn") as caught:
+    with pytest.raises(MissingToolError, match="systemd-nspawn") as caught:
         require_all()
     assert caught.value.next_step.startswith("apt-get install -y ")
     assert "systemd-container" in caught.value.next_step
     assert caught.value.exit_code == 5
-    with pytest.raises(LabToolsMissing):
-        find("mmdebstrap")
+    with pytest.raises(MissingToolError) as caught:
+        find("systemd-nspawn")
+    assert caught.value.next_step == "apt-get install -y systemd-container"
 
 
 def test_a_tool_that_fails_shows_its_command_and_its_last_words():
-    with pytest.raises(ToolFailed, match=r"`ls /no/such/folder` ended with 2:\n.*No such file"):
+    with pytest.raises(ProgramFailed, match=r"`ls /no/such/folder` ended with 2:\n.*No such file"):
         run(["ls", "/no/such/folder"])
