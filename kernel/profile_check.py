@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from . import dotconfig
-from .build.manifest import PLACEHOLDER, fixed_arguments
+from .boot_arguments import deferred_arguments, fixed_arguments
 from .kernel_setup import profile_setup
 from .prepare import Prepared
 from .profile import FOLDER
@@ -34,9 +34,3 @@ def switched_off(text: str) -> set[str]:
     """The symbols that a .config has as `is not set`: visible, and off."""
     pairs = (dotconfig.parse_line(line) for line in text.splitlines())
     return {symbol for symbol, value in filter(None, pairs) if value == "n"}
-
-
-def deferred_arguments(name: str, folder: Path = FOLDER) -> set[str]:
-    """The arguments of a kernel/cmdline/*.args file whose values come from the inventory, by name."""
-    lines = (folder / "cmdline" / f"{name}.args").read_text().splitlines()
-    return {line.strip().partition("=")[0] for line in lines if line[:1] != "#" and PLACEHOLDER.search(line)}

@@ -1,20 +1,17 @@
 """What a bundle says of itself: the JSON beside the packages that installation, gate and comparison read. Pure."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .. import dotconfig
+from ..boot_arguments import fixed_arguments
 from ..errors import FragmentInvalid
 from ..prepare import Prepared
-from ..profile import FOLDER
-from ..version import satisfies
 from .patches import Patch
 from .settings import BuildSettings
 
 FORMAT = "kanctl-kernel-1"
-PLACEHOLDER = re.compile(r"\{[a-z0-9_]+\}")
 
 
 def make_manifest(
@@ -57,27 +54,6 @@ def make_manifest(
         "source_date_epoch": settings.epoch_s,
         "build": dict(build),
     }
-
-
-def fixed_arguments(name: str, version: tuple[int, ...], folder: Path = FOLDER) -> list[str]:
-    """The arguments of a kernel/cmdline/*.args file that every node of this version gets: those without placeholders.
-
-    The whole command line of a node, with its isolated cores, is made by the role node_tuning, whose filter is the one
-    parser of these files; this reads only what a boot test can try.
-    """
-    arguments = []
-    comments: list[str] = []
-    for raw in (folder / "cmdline" / f"{name}.args").read_text().splitlines():
-        line = raw.strip()
-        if line.startswith("#"):
-            comments.append(line.lstrip("# "))
-            continue
-        conditions = [text.partition(":")[2].strip() for text in comments if text.startswith("Kernel:")]
-        is_for_all = not PLACEHOLDER.search(line) and not any(text.startswith("Only with:") for text in comments)
-        if line and is_for_all and all(satisfies(version, text) for text in conditions):
-            arguments.append(line)
-        comments = []
-    return arguments
 
 
 def check_manifest(document: Any, where: Path) -> dict[str, Any]:

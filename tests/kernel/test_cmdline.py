@@ -7,6 +7,9 @@ from types import ModuleType
 
 import pytest
 
+from kanctl.kernel.boot_arguments import deferred_arguments, fixed_arguments
+from kanctl.kernel.version import parse_release
+
 ROOT = Path(__file__).parents[2]
 PROFILES = sorted((ROOT / "kernel/cmdline").glob("*.args"))
 RELEASES = ["5.15.0-100-generic", "6.1.0-41-amd64", "6.12.117+deb12-amd64", "7.0.1", "7.3.4-1"]
@@ -32,6 +35,20 @@ per_release = pytest.mark.parametrize("release", RELEASES)
 def arguments(profile: Path, release: str, values: dict) -> dict[str, str]:
     rows = cmdline.kernel_arguments(profile.read_text(), release, values)
     return {cmdline.argument_key(row["argument"]): row["argument"] for row in rows}
+
+
+@per_profile
+@per_release
+def test_what_a_bundle_promises_is_what_a_node_without_values_gets(profile, release):
+    rows = cmdline.kernel_arguments(profile.read_text(), release, NOTHING)
+    assert fixed_arguments(profile.stem, parse_release(release)) == [row["argument"] for row in rows]
+
+
+@per_profile
+def test_what_a_bundle_leaves_to_the_inventory_is_what_placeholders_fill(profile):
+    blocks = cmdline.parse_blocks(profile.read_text())
+    filled = {cmdline.argument_key(line) for _, _, line in blocks if cmdline.PLACEHOLDER.search(line)}
+    assert deferred_arguments(profile.stem) == filled
 
 
 def test_the_three_profiles_are_there():

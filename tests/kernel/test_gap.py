@@ -7,7 +7,7 @@ import pytest
 from kanctl.cli.kernel.facts import read_fleet
 from kanctl.cli.kernel.gap import document, find_gap, lines, table, verdict
 from kanctl.errors import BadInputError, CheckFailedError
-from kanctl.kernel.build.manifest import fixed_arguments
+from kanctl.kernel.boot_arguments import fixed_arguments
 from kanctl.kernel.capability import load_capabilities
 from kanctl.kernel.errors import FragmentInvalid
 from kanctl.kernel.fragment import read_fragment

@@ -7,12 +7,13 @@ import pytest
 
 from kanctl.errors import CheckFailedError
 from kanctl.kernel import dotconfig
+from kanctl.kernel.boot_arguments import deferred_arguments
 from kanctl.kernel.errors import FragmentInvalid
 from kanctl.kernel.kernel_setup import Nvidia, Setup, profile_setup
 from kanctl.kernel.modprobe import merge_registry_dwords, parse_options, read_options
 from kanctl.kernel.prepare import Prepared
 from kanctl.kernel.profile import Waiver, load_profile, profile_names
-from kanctl.kernel.profile_check import check_prepared, deferred_arguments
+from kanctl.kernel.profile_check import check_prepared
 from kanctl.kernel.rules import Severity, check, load_rules, refusal
 from kanctl.kernel.source import SourceTree
 from kanctl.kernel.verify import Line, Outcome, Verification

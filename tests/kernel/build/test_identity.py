@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kanctl.kernel.build.manifest import FORMAT, check_manifest, fixed_arguments
+from kanctl.kernel.boot_arguments import fixed_arguments
+from kanctl.kernel.build.manifest import FORMAT, check_manifest
 from kanctl.kernel.build.package import fix_date
 from kanctl.kernel.build.settings import MODULE_KEY, BuildSettings, inputs_digest, local_version
 from kanctl.kernel.build.signing import ensure_key
