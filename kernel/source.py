@@ -8,7 +8,8 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from kanctl.programs import run
 
 from . import apt
 from .errors import SourceUnavailable
+from .version import parse_release
 
 # What merging, `make olddefconfig` and kconfiglib read; no C file but the tools' own. See KERNEL in docs/kernel.md.
 KCONFIG_PATTERNS = ("*/Kconfig*", "*/scripts/*", "*/Makefile", "*/Kbuild*", "*/arch/x86/Makefile*")
@@ -47,7 +49,7 @@ class SourceTree:
     @property
     def numbers(self) -> tuple[int, ...]:
         """The version as numbers."""
-        return tuple(int(part) for part in re.findall(r"\d+", self.version)[:3])
+        return parse_release(self.version)[:3]
 
 
 def fetch(
@@ -104,17 +106,24 @@ def unpack(package: SourcePackage, *, cache: Path, kconfig_only: bool, report: C
         check_sha256(deb, package.sha256)
         require_space(cache, TREE_BYTES if not kconfig_only else TREE_BYTES // 4)
         report(f"unpacking {package.file}" + (" (Kconfig files only)" if kconfig_only else " (1.6 GiB)"))
-        scratch = target.with_name(f".{target.name}.part")
-        for folder in (scratch, target):
-            shutil.rmtree(folder, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        try:
+        with made_whole(target) as scratch:
             _unpack_tarball(deb, scratch, kconfig_only)
             (scratch / COMPLETE).touch()
-            scratch.rename(target)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
     return SourceTree(path=target, version=tree_version(target), package=package, kconfig_only=kconfig_only)
+
+
+@contextmanager
+def made_whole(target: Path) -> Iterator[Path]:
+    """A new folder beside `target` that takes its place when the block ends well, and otherwise goes."""
+    scratch = target.with_name(f".{target.name}.part")
+    for folder in (scratch, target):
+        shutil.rmtree(folder, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+        scratch.rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def open_tree(path: Path) -> SourceTree:

@@ -4,7 +4,6 @@ An edge file. Nothing is installed; depmod writes the index files that the packa
 """
 
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from kanctl.programs import run
 
 from . import apt
 from .errors import SourceUnavailable
-from .source import COMPLETE, check_sha256, record, recorded, require_space
+from .source import COMPLETE, check_sha256, made_whole, record, recorded, require_space
 
 # An unpacked Debian 6.12 image with its modules takes 125 MB.
 IMAGE_BYTES = 400_000_000
@@ -65,19 +64,12 @@ def fetch_stock(series: str, *, cache: Path, state: apt.AptState, report: Callab
 
 def unpack_image(deb: Path, target: Path) -> None:
     """Unpack a kernel package and write its modules.dep and modules.alias; all or nothing."""
-    scratch = target.with_name(f".{target.name}.part")
-    for folder in (scratch, target):
-        shutil.rmtree(folder, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    try:
+    with made_whole(target) as scratch:
         run(["dpkg-deb", "-x", str(deb), str(scratch)])
         if not (scratch / "lib").exists():  # merged /usr: depmod looks under lib
             (scratch / "lib").symlink_to("usr/lib")
         run(["depmod", "-b", str(scratch), open_image(scratch).release])
         (scratch / COMPLETE).touch()
-        scratch.rename(target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def open_image(root: Path) -> StockKernel:

@@ -1,7 +1,6 @@
 """The table of patches, and source trees with the fitting ones applied. Reading the table is pure but for the file."""
 
 import hashlib
-import shutil
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from pathlib import Path
 from kanctl.programs import ProgramFailed, run
 
 from ..errors import FragmentInvalid, SourceUnavailable
-from ..source import COMPLETE, TREE_BYTES, SourceTree, require_space
+from ..source import COMPLETE, TREE_BYTES, SourceTree, made_whole, require_space
 from ..version import satisfies
 
 FOLDER = Path(__file__).parents[1] / "patches"
@@ -69,16 +68,10 @@ def patched_tree(
     if not (target / COMPLETE).is_file():
         require_space(target.parent, TREE_BYTES)
         report(f"copying the tree for {len(patches)} patches")
-        scratch = target.with_name(f".{target.name}.part")
-        for old in (scratch, target):
-            shutil.rmtree(old, ignore_errors=True)
-        try:
-            run(["cp", "-a", "--reflink=auto", str(tree.path), str(scratch)])
+        with made_whole(target) as scratch:
+            run(["cp", "-a", "--reflink=auto", f"{tree.path}/.", str(scratch)])
             for patch in patches:
                 apply_patch(scratch, folder / patch.file)
-            scratch.rename(target)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
     return replace(tree, path=target)
 
 
