@@ -1,8 +1,6 @@
 """Which kernel arguments an inventory declares for a node: the role node_tuning's own rules, asked outside Ansible."""
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import yaml
 
@@ -11,6 +9,7 @@ from kanctl.errors import BadInputError
 from kanctl.inventory import Node
 
 from .context import playbooks_dir
+from .playbook_code import load_playbook_code
 
 
 def declared_arguments(node: Node, release: str) -> tuple[str, ...] | None:
@@ -30,19 +29,10 @@ def declared_arguments(node: Node, release: str) -> tuple[str, ...] | None:
         )
     placeholders = {name: values[f"node_tuning_{name}"] for name in ("isolated_cpus", "hugepages_1gib_pages")}
     # The one parser of .args files is the filter that Ansible uses; a second one would disagree with it some day.
-    rules = _load_filter(role / "filter_plugins" / "kernel_cmdline.py")
+    rules = load_playbook_code("roles/node_tuning/filter_plugins/kernel_cmdline.py")
     try:
         rows = rules.kernel_arguments(profile.read_text(), release, placeholders)
         rows = rules.override_arguments(rows, values["node_tuning_extra_arguments"])
     except rules.AnsibleFilterError as error:
         raise BadInputError(f"{node.name}: {error}") from error
     return tuple(row["argument"] for row in rows)
-
-
-def _load_filter(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("kanctl_kernel_cmdline", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

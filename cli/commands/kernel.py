@@ -20,6 +20,10 @@ SourceOption = Annotated[
 FleetOption = Annotated[
     Path | None, typer.Option("--fleet", help="Fleet file: what the nodes are made of, from kernel modules.")
 ]
+LocalOption = Annotated[bool, typer.Option("--local", help="Ask this machine, without a cluster.")]
+WriteFleetOption = Annotated[
+    Path | None, typer.Option("--write-fleet", help="Keep what the nodes said in this fleet file.")
+]
 CheckOption = Annotated[bool, typer.Option("--check", help="Show what would be done; change nothing.")]
 LimitSecondsOption = Annotated[int, typer.Option("--time-limit-s", help="Seconds after which a boot counts as hung.")]
 
@@ -63,8 +67,8 @@ def config(
 @app.command()
 def modules(
     fleet: FleetOption = None,
-    local: Annotated[bool, typer.Option("--local", help="Ask this machine, without a cluster.")] = False,
-    write_fleet: Annotated[Path | None, typer.Option(help="Keep what the nodes said in this fleet file.")] = None,
+    local: LocalOption = False,
+    write_fleet: WriteFleetOption = None,
     profile: ProfileOption = "low-latency",
     source: SourceOption = None,
     limit: LimitOption = None,
@@ -99,8 +103,8 @@ def modules(
 @app.command()
 def gap(
     fleet: FleetOption = None,
-    local: Annotated[bool, typer.Option("--local", help="Ask this machine, without a cluster.")] = False,
-    write_fleet: Annotated[Path | None, typer.Option(help="Keep what the nodes said in this fleet file.")] = None,
+    local: LocalOption = False,
+    write_fleet: WriteFleetOption = None,
     wanted: Annotated[list[str] | None, typer.Option("--for", help="Only this capability, which must be met.")] = None,
     limit: LimitOption = None,
     inventory: InventoryOption = None,

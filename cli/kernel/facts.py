@@ -1,6 +1,5 @@
 """Fleet files: what the nodes' kernels and devices are, collected over Ansible or on this machine, written and read."""
 
-import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from kanctl.kernel.errors import FleetInvalid
 
 from ..context import playbooks_dir
 from ..output import print_note
+from ..playbook_code import load_playbook_code
 
 FORMAT = "kanctl-fleet-1"
 # Keys that every node's facts must have; docs/kernel.md describes all.
@@ -58,14 +58,7 @@ def collect_fleet(cluster: Cluster, nodes: tuple[Node, ...]) -> dict[str, Any]:
 
 def collect_here() -> dict[str, Any]:
     """The fleet document of this machine alone, under the name `localhost`."""
-    spec = importlib.util.spec_from_file_location(
-        "kanctl_kernel_facts", playbooks_dir() / "library" / "kanctl_kernel_facts.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return fleet_document({"localhost": module.collect()})
+    return fleet_document({"localhost": load_playbook_code("library/kanctl_kernel_facts.py").collect()})
 
 
 def fleet_document(nodes: Mapping[str, Any]) -> dict[str, Any]:

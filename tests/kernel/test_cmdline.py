@@ -1,12 +1,11 @@
 """Every kernel/cmdline/*.args line carries its reason, and no profile contradicts itself on any kernel."""
 
-import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from kanctl.cli.playbook_code import load_playbook_code
 from kanctl.kernel.boot_arguments import deferred_arguments, fixed_arguments
 from kanctl.kernel.version import parse_release
 
@@ -17,17 +16,7 @@ EVERYTHING = {"isolated_cpus": "2-15", "hugepages_1gib_pages": 4}
 NOTHING = {"isolated_cpus": "", "hugepages_1gib_pages": 0}
 
 
-def load(path: Path) -> ModuleType:
-    """A file outside the package, imported by its path as Ansible does."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-cmdline = load(ROOT / "playbooks/roles/node_tuning/filter_plugins/kernel_cmdline.py")
+cmdline = load_playbook_code("roles/node_tuning/filter_plugins/kernel_cmdline.py")
 per_profile = pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
 per_release = pytest.mark.parametrize("release", RELEASES)
 

@@ -1,25 +1,10 @@
 """Module options: registry dwords become one string, and names that do nothing are refused."""
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from kanctl.cli.playbook_code import load_playbook_code
 
-
-def load(path: Path) -> ModuleType:
-    """A file outside the package, imported by its path as Ansible does."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-options = load(ROOT / "playbooks/roles/nvidia_tuning/filter_plugins/module_options.py")
+options = load_playbook_code("roles/nvidia_tuning/filter_plugins/module_options.py")
 
 
 def dword(name: str, value: object, **more: str) -> dict:

@@ -1,12 +1,12 @@
 """The module kanctl_hardware on a small machine's sysfs and procfs, and the recorded machines against its shape."""
 
 import gzip
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import yaml
+
+from kanctl.cli.playbook_code import load_playbook_code
 
 ROOT = Path(__file__).parents[2]
 RECORDED = sorted((ROOT / "playbooks/recorded").glob("*.yml"))
@@ -23,17 +23,7 @@ pci0000:00/0000:00:1e.0                                        0x8086 0x1528 0x0
 """
 
 
-def load(path: Path) -> ModuleType:
-    """A file outside the package, imported by its path."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-hardware = load(ROOT / "playbooks/library/kanctl_hardware.py")
+hardware = load_playbook_code("library/kanctl_hardware.py")
 
 
 def write(path: Path, text: str) -> None:

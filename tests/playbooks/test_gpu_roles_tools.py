@@ -1,27 +1,14 @@
 """The two tools that roles install on nodes, run on file trees that look like a machine's /sys and /proc."""
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from kanctl.cli.playbook_code import load_playbook_code
 
-
-def load(path: Path) -> ModuleType:
-    """A file outside the package, imported by its path."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-acs = load(ROOT / "playbooks/roles/gpudirect/files/kanctl_acs.py")
-tuning = load(ROOT / "playbooks/roles/node_tuning/files/kanctl_node_tuning.py")
+acs = load_playbook_code("roles/gpudirect/files/kanctl_acs.py")
+tuning = load_playbook_code("roles/node_tuning/files/kanctl_node_tuning.py")
 
 
 def write(path: Path, text: str) -> None:

@@ -1,23 +1,16 @@
 """The module that collects a node's kernel facts, on small trees that look like a node's."""
 
 import gzip
-import importlib.util
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from kanctl.cli.playbook_code import load_playbook_code
 
 
 @pytest.fixture(scope="module")
 def facts():
     """The module, loaded as kanctl loads it for this machine."""
-    spec = importlib.util.spec_from_file_location(
-        "kanctl_kernel_facts", ROOT / "playbooks" / "library" / "kanctl_kernel_facts.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_playbook_code("library/kanctl_kernel_facts.py")
 
 
 def write(root, files):

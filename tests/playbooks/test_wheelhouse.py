@@ -8,19 +8,15 @@ import sys
 import tarfile
 import venv
 import zipfile
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
 
 import kanctl
+from kanctl.cli.playbook_code import load_playbook_code
 
 PATH = Path(__file__).parents[2] / "playbooks/library/kanctl_wheelhouse.py"
-_spec = spec_from_file_location(PATH.stem, PATH)
-assert _spec is not None
-assert _spec.loader is not None
-wheelhouse = module_from_spec(_spec)
-_spec.loader.exec_module(wheelhouse)
+wheelhouse = load_playbook_code("library/kanctl_wheelhouse.py")
 
 METADATA = "Metadata-Version: 2.1\nName: kanctl\nVersion: 9.9\n"
 PACKAGE = [("kanctl/__init__.py", b"word = 'hello'\n"), ("kanctl/data/words.txt", b"a b c\n")]
