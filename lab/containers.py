@@ -28,6 +28,8 @@ Progress = Callable[[str], None]
 NODE_SPACE_MIB = 200
 # A loaded two-core machine needs ten seconds for a node; a minute of silence means that something is wrong.
 START_TIMEOUT_S = 90
+# Under load a program takes its time between fork and exec.
+SECOND_LOOK_S = 2
 NSPAWN_DIR = Path("/run/systemd/nspawn")
 
 
@@ -147,7 +149,7 @@ def _wait_for_ssh(nodes: list[NodePaths], record: LabRecord) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     waiting = list(nodes)
     while waiting := [node for node in waiting if not answers_ssh(addresses(record)[node.name])]:
-        dead = [node for node in waiting if processes.find_supervisor(node) is None]
+        dead = [node for node in waiting if _is_dead(node)]
         if dead or time.monotonic() > deadline:
             late = (dead or waiting)[0]
             what = "its container ended while it started" if dead else f"no SSH within {START_TIMEOUT_S} s"
@@ -155,6 +157,14 @@ def _wait_for_ssh(nodes: list[NodePaths], record: LabRecord) -> None:
                 f"{late.name}: {what}; its console said:\n{_tail(late.console_log)}", f"see {late.console_log}"
             )
         time.sleep(0.2)
+
+
+def _is_dead(node: NodePaths) -> bool:
+    """Whether the node's supervisor is gone, looked at twice: a process that is just being executed shows no words."""
+    if processes.find_supervisor(node) is not None:
+        return False
+    time.sleep(SECOND_LOOK_S)
+    return processes.find_supervisor(node) is None
 
 
 def stop_everything(paths: LabPaths) -> None:
