@@ -144,6 +144,9 @@ def build(
     out: Annotated[Path | None, typer.Option(help="Folder for objects and bundle; default: the data folder.")] = None,
     sbom: Annotated[bool, typer.Option(help="Write a bill of materials (SPDX).")] = True,
     driver: Annotated[list[str] | None, typer.Option(help="nvidia-open, or a source folder: built as a gate.")] = None,
+    on: Annotated[str | None, typer.Option("--on", help="Compile on this node instead of this machine.")] = None,
+    inventory: InventoryOption = None,
+    yes: YesOption = False,
     twice: Annotated[bool, typer.Option("--twice", help="Build again elsewhere, and compare byte for byte.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -153,13 +156,18 @@ def build(
 
       kanctl kernel build --profile low-latency --fleet fleet.json
 
-      kanctl kernel build --profile lab --jobs 8 --no-sbom
+      kanctl kernel build --profile low-latency --on node1 --yes
     """
     from ..kernel.build import BuildOptions, build_again, build_kernel, lines
+    from ..kernel.remote_build import find_node
+
+    node = find_node(load(inventory), on) if on else None
+    if on:
+        _confirm(f"Install compilers on {on} and build there?", yes)
 
     options = BuildOptions(
         profile=profile, source=source, fleet=fleet, out=out, jobs=jobs, revision=revision, with_sbom=sbom,
-        drivers=tuple(driver or ()),
+        drivers=tuple(driver or ()), on=node,
     )  # fmt: skip
     built = build_kernel(options)
     if as_json:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kanctl.errors import BadInputError
-from kanctl.kernel.build.compile import cores
+from kanctl.kernel.build.compile import cores, require_build_tools
 from kanctl.kernel.build.drivers import DriverSource, known_drivers, open_source, unpack_known
 from kanctl.kernel.build.patches import load_patches, overdue, patched_tree
 from kanctl.kernel.build.run import BuildPlan, Built, build, prepare_build
@@ -21,6 +21,7 @@ from ..context import user_data_dir
 from ..output import print_note
 from .config import ConfigReport, load_fleet, summary, verdict
 from .place import apt_state, cache_dir, source_tree, work_dir
+from .remote_build import BuildNode, build_on
 
 # The first series whose tree has the script that writes bills of materials.
 SBOM_SERIES = "7.3"
@@ -38,14 +39,19 @@ class BuildOptions:
     revision: int = 1
     with_sbom: bool = True
     drivers: tuple[str, ...] = ()
-    twice: bool = False
+    # The node that compiles; None: this machine.
+    on: BuildNode | None = None
 
 
 def build_kernel(options: BuildOptions) -> Built:
     """Build a profile to a bundle; nothing is compiled before the configuration is verified.
 
-    Raises ConfigUnexplained, DeviceLost, BuildFailed and the errors of kernel.prepare.
+    Raises ConfigUnexplained, DeviceLost, BuildFailed and the errors of kernel.prepare and of build_on.
     """
+    if options.on is None:
+        require_build_tools()
+    elif options.drivers:
+        raise BadInputError("drivers are built on this machine, not on a node", "leave out --driver, or --on")
     plan = make_plan(options)
     for line in overdue(plan.patches, datetime.now(UTC).date()):
         print_note(f"patch due: {line}")
@@ -54,18 +60,20 @@ def build_kernel(options: BuildOptions) -> Built:
     error = verdict(ConfigReport(prepared=prepared))
     if error is not None:
         raise error
+    if options.on is not None:
+        return build_on(options.on, plan, prepared, settings, jobs=options.jobs)
     return build(plan, prepared, settings, print_note)
 
 
 def build_again(built: Built, options: BuildOptions) -> Repeat:
-    """Build the same once more in a folder of its own, without what is there already, and compare the packages.
+    """Build the same once more in a folder of its own on this machine, from nothing, and compare the packages.
 
     Raises BuildFailed where they differ, with every file that does.
     """
     folder = built.folder.parent / "again"
     shutil.rmtree(folder, ignore_errors=True)
     print_note(f"building once more in {folder}")
-    second = build_kernel(replace(options, out=folder, with_sbom=False, drivers=()))
+    second = build_kernel(replace(options, out=folder, with_sbom=False, drivers=(), on=None))
     repeat = compare_bundles(built.folder, second.folder)
     if not repeat.is_identical:
         listed = "\n  ".join(repeat.differing)

@@ -44,11 +44,13 @@ class ProvisionReport:
         return {"node": node, **self.state.totals[node], "seconds": seconds, "steps": steps}
 
 
-def raise_for_failures(report: ProvisionReport, command: Sequence[str] = ("kanctl", "provision", "nodes")) -> None:
+def raise_for_failures(
+    report: ProvisionReport, command: Sequence[str] = ("kanctl", "provision", "nodes"), limit_option: str = "--limit"
+) -> None:
     """Raise what the report says: NodeUnreachableError, KanctlError, or KeyboardInterrupt after Ctrl-C.
 
-    `command` is what the next step repeats, with --limit for the nodes that failed. A run in which some nodes failed
-    and others were unreachable counts as failed.
+    `command` is what the next step repeats, with `limit_option` for the nodes that failed. A run in which some nodes
+    failed and others were unreachable counts as failed.
     """
     if report.status == "interrupted":
         where = describe_running(report.state.running)
@@ -67,5 +69,5 @@ def raise_for_failures(report: ProvisionReport, command: Sequence[str] = ("kanct
     kind = NodeUnreachableError if all(f.outcome == "unreachable" for f in failures) else KanctlError
     raise kind(
         f"{len(names)} of {len(report.state.nodes)} nodes failed\n{lines}",
-        f"{' '.join(command)} --limit {','.join(names)}",
+        f"{' '.join(command)} {limit_option} {','.join(names)}",
     )

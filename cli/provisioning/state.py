@@ -10,6 +10,7 @@ FACTS = "facts"
 ARGUMENT_CHECK = "validate_argument_spec"
 # A warning or error of Ansible is cut to this many characters.
 REMARK_LENGTH = 300
+STATUS = "StatusText="
 OUTCOMES = {
     "runner_on_ok": "ok",
     "runner_on_failed": "failed",
@@ -54,6 +55,7 @@ class ProvisionState:
     warnings: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     finished: list[tuple[str, str]] = field(default_factory=list)
+    said: list[tuple[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.totals = {
@@ -61,16 +63,20 @@ class ProvisionState:
         }
 
     def apply(self, event: dict[str, Any]) -> TaskResult | None:
-        """Take in one event; gives the task's result when the event ends one. `finished` lists steps just ended.
+        """Take in one event; gives the task's result when the event ends one.
+
+        `finished` lists steps just ended, `said` what a task that waits for a unit of a node has just heard of it.
 
         Kinds of events that say nothing of a node's state, such as one item of a loop, are passed over.
         """
         kind, data = event["event"], event.get("event_data", {})
-        self.finished = []
+        self.finished, self.said = [], []
         if kind == "runner_on_start":
             self._start(str(data["host"]), step_of(data), str(data.get("task", "")))
         elif kind in OUTCOMES:
             return self._end(OUTCOMES[kind], data)
+        elif kind == "runner_retry":
+            self._hear(str(data["host"]), str(data.get("task", "")), str((data.get("res") or {}).get("stdout", "")))
         elif kind == "playbook_on_stats":
             self._close_steps()
             self._take_totals(data)
@@ -93,6 +99,14 @@ class ProvisionState:
             self._close(other)
         self.cells.setdefault((node, step), StepState())
         self.running[node] = task
+
+    def _hear(self, node: str, task: str, output: str) -> None:
+        """Take the status line of a unit, as `systemctl show --property=StatusText` prints it."""
+        words = next((line.removeprefix(STATUS) for line in output.splitlines() if line.startswith(STATUS)), "")
+        now = f"{task}: {words}"
+        if words and self.running.get(node) != now:
+            self.running[node] = now
+            self.said.append((node, words))
 
     def _end(self, outcome: str, data: dict[str, Any]) -> TaskResult:
         node, step = str(data["host"]), step_of(data)

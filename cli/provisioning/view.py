@@ -19,7 +19,7 @@ SLOWEST = 5
 
 
 class PlainView:
-    """One line on stderr for each step that a node has finished."""
+    """One line on stderr for each step that a node has finished, and for each word of what is waited for."""
 
     def __enter__(self) -> Self:
         return self
@@ -28,7 +28,9 @@ class PlainView:
         return None
 
     def show(self, state: ProvisionState) -> None:
-        """Tell of the steps that the last event finished."""
+        """Tell of the steps that the last event finished, and of progress within one."""
+        for node, words in state.said:
+            print_note(f"{node}: {words}")
         for node, step in state.finished:
             cell = state.cells[node, step]
             changed = f", {cell.changed} changed" if cell.changed else ""

@@ -13,16 +13,14 @@ from typing import Any
 from ..fragment import Request
 from ..prepare import Fleet, Prepared, prepare
 from ..profile import Profile
-from ..source import SourceTree, sha256_of
-from .compile import require_build_tools
+from ..source import SourceTree, made_whole, sha256_of
 from .drivers import DriverModule, DriverSource, build_driver
 from .manifest import make_manifest
 from .objects import expected_objects
 from .patches import Patch, patches_digest
-from .remote import Compiled, Task, compile_and_package, compiler_version
-from .sbom import write_sbom
 from .settings import BuildSettings, inputs_digest, local_version
 from .signing import ensure_key
+from .step import Compiled, Task, compile_and_package, compiler_version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +44,7 @@ class Results:
     """What a build made, before it is a bundle."""
 
     compiled: Compiled
-    drivers: Sequence[DriverModule]
+    drivers: Sequence[DriverModule] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +57,6 @@ class Built:
 
 def prepare_build(plan: BuildPlan, report: Callable[[str], None]) -> tuple[Prepared, BuildSettings]:
     """The verified configuration in the build folder, and the kernel's name, which depends on all that was asked."""
-    require_build_tools()
     facts = {
         "source": plan.tree.package.sha256 if plan.tree.package else str(plan.tree.path),
         "patches": patches_digest(plan.patches),
@@ -73,7 +70,7 @@ def prepare_build(plan: BuildPlan, report: Callable[[str], None]) -> tuple[Prepa
         )
 
     def finish(requests: Mapping[str, Request]) -> Mapping[str, str]:
-        return name(requests).fixed_config(signed=_is_signed(requests))
+        return name(requests).fixed_config(signed=is_signed(requests))
 
     prepared = prepare(plan.profile, plan.tree, plan.work / "obj", fleet=plan.fleet, finish=finish, report=report)
     return prepared, name(prepared.requests)
@@ -92,22 +89,26 @@ def build(plan: BuildPlan, prepared: Prepared, settings: BuildSettings, report: 
         tree=plan.tree,
         objects=objects,
         settings=settings,
-        key=ensure_key(plan.keys) if _is_signed(prepared.requests) else None,
+        key=ensure_key(plan.keys) if is_signed(prepared.requests) else None,
         expected=expected_objects(plan.tree.path, prepared.config),
         jobs=plan.jobs,
+        sbom_tree=plan.sbom_tree,
     )
     compiled = compile_and_package(task, report, gate)
-    return assemble(plan, prepared, settings, Results(compiled=compiled, drivers=drivers), report)
+    return assemble(plan, prepared, settings, Results(compiled=compiled, drivers=drivers))
 
 
-def assemble(
-    plan: BuildPlan, prepared: Prepared, settings: BuildSettings, results: Results, report: Callable[[str], None]
-) -> Built:
+def assemble(plan: BuildPlan, prepared: Prepared, settings: BuildSettings, results: Results) -> Built:
     """Put the bundle together in `work`/<release>."""
     target = plan.work / settings.release
-    scratch = target.with_name(f".{target.name}.part")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
+    with made_whole(target) as scratch:
+        manifest = _fill(scratch, plan, prepared, settings, results)
+    return Built(folder=target, manifest=manifest)
+
+
+def _fill(
+    scratch: Path, plan: BuildPlan, prepared: Prepared, settings: BuildSettings, results: Results
+) -> dict[str, Any]:
     rows = []
     for kind, path in results.compiled.packages.items():
         shutil.move(path, scratch / path.name)
@@ -117,9 +118,10 @@ def assemble(
         (scratch / "drivers").mkdir()
     for module in results.drivers:
         shutil.copy2(module.file, scratch / "drivers" / module.file.name)
-    objects = plan.work / "obj"
-    if plan.sbom_tree is not None:
-        write_sbom(plan.tree, plan.sbom_tree, objects, scratch / "sbom", report)
+    if results.compiled.sbom:
+        (scratch / "sbom").mkdir()
+    for path in results.compiled.sbom:
+        shutil.move(path, scratch / "sbom" / path.name)
     manifest = make_manifest(
         prepared,
         settings,
@@ -131,9 +133,7 @@ def assemble(
         drivers=[module.row() for module in results.drivers],
     )
     (scratch / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-    shutil.rmtree(target, ignore_errors=True)
-    scratch.rename(target)
-    return Built(folder=target, manifest=manifest)
+    return manifest
 
 
 def package_row(kind: str, path: Path) -> dict[str, Any]:
@@ -146,5 +146,6 @@ def source_epoch_s(tree: SourceTree) -> int:
     return int((tree.path / "Makefile").stat().st_mtime)
 
 
-def _is_signed(requests: Mapping[str, Request]) -> bool:
+def is_signed(requests: Mapping[str, Request]) -> bool:
+    """Whether the modules are signed, which takes a key."""
     return "CONFIG_MODULE_SIG" in requests and requests["CONFIG_MODULE_SIG"].value == "y"
