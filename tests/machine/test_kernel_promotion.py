@@ -17,6 +17,7 @@ from kanctl.cli.kernel.place import work_dir
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(3600)]
 INSTALLED = "installed"
+THROUGHPUT = {"preempt=none", "iommu=pt", "init_on_alloc=0", "numa_balancing=disable", "transparent_hugepage=madvise"}
 # How long a machine may take to give up on a kernel and come back: two boots and the watchdog's 120 s.
 RETURN_TIMEOUT_S = 1200
 
@@ -145,7 +146,7 @@ def test_a_kernel_that_fails_its_gate_goes_back_with_the_reason(machine):
     on_trial = machine.boot_id()
     done = kanctl(machine, "promote", "--check")
     assert done.returncode == 3, done.stderr
-    assert "had the driver i6300ESB timer and has none" in done.stderr
+    assert "had the driver i6300ESB and has none" in done.stderr
     done = kanctl(machine, "promote", "--yes")
     assert done.returncode == 3
     problem = done.stderr.strip().splitlines()[-1]
@@ -164,3 +165,17 @@ def test_a_power_cut_while_on_trial_ends_with_the_old_arguments(machine):
     verdict = wait_until_back(machine, on_trial)
     assert "ended before it was promoted" in verdict["reason"]
     assert "kanctl.test=1" not in machine.run("cat /proc/cmdline")
+
+
+def test_arguments_of_a_profile_are_tried_and_kept(machine):
+    before = machine.boot_id()
+    done = kanctl(machine, "tune", "--profile", "throughput", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert machine.boot_id() != before
+    now = state(machine)
+    assert (now["trial"], now["history"][-1]["good"]) == (None, True)
+    machine.reboot()
+    running = machine.run("cat /proc/cmdline").split()
+    assert "kanctl.trial" not in " ".join(running)
+    assert set(running) >= THROUGHPUT
+    assert kanctl(machine, "tune", "--profile", "throughput", "--yes").stderr.count("nothing to try") == 1

@@ -129,3 +129,20 @@ def test_a_failure_without_words_takes_those_of_the_error_before_it():
     state.apply({"event": "runner_on_failed", "event_data": {"host": "alpha", "task": "t", "res": {}}})
 
     assert state.failures[0].message == "the role 'x' was not found"
+
+
+def retry(status: str) -> dict[str, object]:
+    """What Ansible tells of one more look at a unit of the node."""
+    result = {"stdout": f"ActiveState=active\nStatusText={status}"}
+    data = {"host": "alpha", "role": "kernel_build", "task": "Compilation has ended", "res": result}
+    return {"event": "runner_retry", "event_data": data}
+
+
+def test_what_a_unit_says_is_told_once():
+    state = ProvisionState(nodes=NODES)
+    for status in ("", "10 of 20 objects"):
+        state.apply(retry(status))
+    assert state.said == [("alpha", "10 of 20 objects")]
+    assert state.running["alpha"] == "Compilation has ended: 10 of 20 objects"
+    state.apply(retry("10 of 20 objects"))
+    assert state.said == []
