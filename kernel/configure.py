@@ -12,6 +12,7 @@ from kanctl import programs
 from .dotconfig import render_line
 from .fragment import Request
 from .source import SourceTree
+from .toolchain import tool_settings
 
 # Program -> Debian package, for `make olddefconfig` alone.
 CONFIG_TOOLS = {"make": "make", "gcc": "gcc", "flex": "flex", "bison": "bison"}
@@ -33,8 +34,9 @@ def configure(
     wanted = output / "requested.config"
     values = {symbol: request.value for symbol, request in requests.items()} | dict(fixed or {})
     wanted.write_text("".join(f"{render_line(symbol, value)}\n" for symbol, value in values.items()))
-    make(tree, output, ["alldefconfig"], {"KCONFIG_ALLCONFIG": str(wanted)})
-    make(tree, output, ["olddefconfig"], {})
+    tools = tool_settings(values)
+    make(tree, output, ["alldefconfig"], tools | {"KCONFIG_ALLCONFIG": str(wanted)})
+    make(tree, output, ["olddefconfig"], tools)
     return (output / ".config").read_text()
 
 

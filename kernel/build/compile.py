@@ -1,5 +1,6 @@
 """Compile a configured kernel, with progress, and go on where an interrupted build stopped. An edge file."""
 
+import difflib
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from kanctl.programs import ProgramFailed, run_logged
 
 from ..errors import BuildFailed
 from ..source import SourceTree, require_space
+from ..toolchain import tool_words
 from .settings import MODULE_KEY, BuildSettings
 
 # Program -> Debian package, for a whole build with its packages.
@@ -32,6 +34,7 @@ BUILD_TOOLS = {
     "dpkg-deb": "dpkg",
     "dpkg-architecture": "dpkg-dev",
     "patch": "patch",
+    "pahole": "dwarves",
 }
 # Headers that no program on PATH shows: path under /usr/include (any architecture) -> Debian package.
 BUILD_HEADERS = {"libelf.h": "libelf-dev", "openssl/evp.h": "libssl-dev"}
@@ -92,7 +95,9 @@ def compile_kernel(
     if key is not None:
         _place_key(key, output / MODULE_KEY)
     progress = Progress(expected=expected, report=report)
-    words = ["make", "-C", str(tree.path), f"O={output.resolve()}", f"-j{jobs}", "bzImage", "modules"]
+    wanted = (output / ".config").read_text()
+    words = ["make", "-C", str(tree.path), f"O={output.resolve()}", f"-j{jobs}", *tool_words(output)]
+    words += ["bzImage", "modules"]
     try:
         run_logged(words, log=output / "build.log", on_line=progress.line, environment=settings.environment())
     except ProgramFailed as error:
@@ -100,7 +105,19 @@ def compile_kernel(
             f"the build of {settings.release} stopped:\n  {error}",
             f"see {output}/build.log; the same command goes on from there",
         ) from error
+    _require_config(wanted, (output / ".config").read_text(), output)
     return progress.done
+
+
+def _require_config(wanted: str, found: str, output: Path) -> None:
+    """Raises BuildFailed where make wrote another configuration than the verified one: a tool differs."""
+    if found != wanted:
+        lines = list(difflib.unified_diff(wanted.splitlines(), found.splitlines(), n=0, lineterm=""))[2:]
+        changed = "\n  ".join(line for line in lines if not line.startswith("@@"))
+        raise BuildFailed(
+            f"make changed {output}/.config, because a tool here differs from where it was made:\n  {changed}",
+            "install the tool that these lines name, in the same version",
+        )
 
 
 def count_objects(output: Path) -> int:

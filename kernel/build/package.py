@@ -12,6 +12,7 @@ from kanctl.programs import ProgramFailed, run_logged
 
 from ..errors import BuildFailed
 from ..source import SourceTree
+from ..toolchain import tool_words
 from .settings import BuildSettings
 
 CHANGELOG_END = re.compile(r"^( -- .*>)  .*$", re.MULTILINE)
@@ -25,7 +26,9 @@ def make_packages(
     Raises BuildFailed with the last lines of the packaging tools.
     """
     log = output / "package.log"
-    environment = {**settings.environment(), "MAKEFLAGS": f"-j{jobs}"}
+    tools = tool_words(output)
+    # As make hands them on to its own children: the packaging rules call make again, without our words.
+    environment = {**settings.environment(), "MAKEFLAGS": " ".join([f"-j{jobs}", "--", *tools])}
     report("writing the Debian packages")
     make = ["make", "-C", str(tree.path), f"O={output.resolve()}"]
     try:

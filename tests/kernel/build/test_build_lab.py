@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
 NAME = f"b{os.getpid() % 1_000_000}"
 PLAYBOOKS = Path(kanctl.__file__).parent / "playbooks"
 FOLDER = "/var/lib/kanctl/kernel-build/tiny-6.12.1"
-TOOLS = "gcc flex bison bc rsync cpio depmod zstd openssl dh_builddeb dpkg-architecture"
+TOOLS = "gcc flex bison bc rsync cpio depmod zstd openssl pahole dh_builddeb dpkg-architecture"
 FAKE_TOOLS = f"""cd /usr/local/bin && mkdir -p /usr/include/openssl
 touch /usr/include/libelf.h /usr/include/openssl/evp.h
 for name in {TOOLS}; do printf '#!/bin/sh\\necho "{compiler_version()}"\\n' > $name; chmod +x $name; done"""

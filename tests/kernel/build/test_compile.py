@@ -8,6 +8,7 @@ from kanctl.kernel.build.objects import expected_objects
 from kanctl.kernel.build.settings import BuildSettings
 from kanctl.kernel.errors import BuildFailed
 from kanctl.kernel.source import SourceTree
+from kanctl.kernel.toolchain import ABSENT
 
 SETTINGS = BuildSettings(version="6.12.117", local_version="-kanctl-lab-1a2b3c", revision=1, epoch_s=0)
 
@@ -52,19 +53,37 @@ def test_missing_tools_are_named_in_one_line(monkeypatch):
     assert "debhelper" in caught.value.next_step
 
 
-def test_a_failed_build_shows_the_last_lines_and_goes_on_next_time(tmp_path):
+@pytest.fixture
+def compile_with(tmp_path):
+    """Compiles a tree of one Makefile, written anew each time, in a folder with a small .config."""
     (tmp_path / "tree").mkdir()
-    makefile = tmp_path / "tree" / "Makefile"
-    makefile.write_text("bzImage:\n\t@echo '  CC      init/main.o'; echo main.c: error; false\nmodules:\n")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/.config").write_text("CONFIG_A=y\n")
     tree = SourceTree(path=tmp_path / "tree", version="6.12.117", package=None)
-    output = tmp_path / "out"
-    output.mkdir()
 
-    def compile_once():
-        return compile_kernel(tree, output, SETTINGS, key=None, expected=1, jobs=1, report=lambda _text: None)
+    def run(rule):
+        (tmp_path / "tree/Makefile").write_text(f"bzImage:\n\t{rule}\nmodules:\n")
+        return compile_kernel(tree, tmp_path / "out", SETTINGS, key=None, expected=1, jobs=1, report=lambda _: None)
 
+    return run
+
+
+def test_a_failed_build_shows_the_last_lines_and_goes_on_next_time(compile_with):
     with pytest.raises(BuildFailed, match=r"main\.c: error") as caught:
-        compile_once()
+        compile_with("@echo '  CC      init/main.o'; echo main.c: error; false")
     assert "build.log" in caught.value.next_step
-    makefile.write_text("bzImage:\n\t@echo '  CC      init/main.o'\nmodules:\n")
-    assert compile_once() == 1
+    assert compile_with("@echo '  CC      init/main.o'") == 1
+
+
+def test_tools_that_kconfig_would_ask_for_are_left_out(compile_with, tmp_path):
+    compile_with("@echo $(RUSTC) $(PAHOLE) > $(O)/seen")
+    assert (tmp_path / "out/seen").read_text().split() == [ABSENT, ABSENT]
+    (tmp_path / "out/.config").write_text("CONFIG_DEBUG_INFO_BTF=y\n")
+    compile_with("@echo $(RUSTC) $(PAHOLE) > $(O)/seen")
+    assert (tmp_path / "out/seen").read_text().split() == [ABSENT]
+
+
+def test_a_configuration_that_a_tool_changes_is_refused_with_its_lines(compile_with):
+    with pytest.raises(BuildFailed, match="because a tool here differs") as caught:
+        compile_with("@echo CONFIG_PAHOLE_VERSION=124 > $(O)/.config")
+    assert "-CONFIG_A=y\n  +CONFIG_PAHOLE_VERSION=124" in str(caught.value)

@@ -78,6 +78,7 @@ def test_the_code_builds_with_nothing_of_kanctl_installed(plan_folder, tmp_path)
         "zstd",
         "openssl",
         "dh_builddeb",
+        "pahole",
         "dpkg-architecture",
     ):
         (tools / name).write_text("#!/bin/sh\n")
