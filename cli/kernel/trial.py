@@ -70,6 +70,8 @@ def tune(cluster: Cluster, nodes: Sequence[Node], profile: str | None, *, check:
     for node in nodes:
         print_note(f"{node.name}: {'would try' if check else 'trying'} the arguments of {profile or 'the inventory'}")
         _try_on(cluster, node, playbooks_dir() / "kernel-tune.yml", variables, check)
+    if profile and not check:
+        print_note(f"the next provisioning writes what the inventory says: set node_tuning_profile: {profile} there")
 
 
 def promote(cluster: Cluster, nodes: Sequence[Node], variables: Mapping[str, object] | None = None) -> None:

@@ -144,6 +144,7 @@ def begin(node: Node, words: argparse.Namespace) -> dict[str, object]:
         timeout_s=int(row["timeout_s"]),
         config_sha256=row.get("config_sha256", ""),
         arguments=tuple(row.get("arguments", [])),
+        profile=row.get("profile", ""),
         devices=tuple(line for line in gate.read_devices() if line.split(" ")[1] not in row.get("may_lose", [])),
         failed_units=gate.read_failed_units(),
     )
@@ -202,7 +203,7 @@ def promote(node: Node, words: argparse.Namespace) -> dict[str, object]:
     """Judge once more, then keep the kernel. Nothing on trial: nothing changes."""
     if node.state.trial is None:
         return {"changed": False, "default": node.state.last_good}
-    kind = node.state.trial.kind
+    kind, profile = node.state.trial.kind, node.state.trial.profile
     found = judge(node, words)["problems"]
     if found:
         raise Refused("; ".join(map(str, found)) if isinstance(found, list) else str(found))
@@ -211,7 +212,7 @@ def promote(node: Node, words: argparse.Namespace) -> dict[str, object]:
     state, actions = machine.promote(node.state)
     node.save(state)
     node.carry_out(actions)
-    return {"changed": True, "default": node.state.last_good, "kind": kind}
+    return {"changed": True, "default": node.state.last_good, "kind": kind, "profile": profile}
 
 
 def deadline(node: Node, _words: argparse.Namespace) -> dict[str, object]:

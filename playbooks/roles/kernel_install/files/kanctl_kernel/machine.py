@@ -35,6 +35,8 @@ class Trial:
     booted_boot_id: str = ""
     config_sha256: str = ""
     arguments: tuple[str, ...] = ()
+    # Where the arguments of a `tune` trial come from, for whoever keeps them.
+    profile: str = ""
     # `path driver` of every device that had a driver before, and the units that had failed before.
     devices: tuple[str, ...] = ()
     failed_units: tuple[str, ...] = ()
