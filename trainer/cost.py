@@ -6,7 +6,7 @@ parameters; a table that shows one of the two misleads, so both are here.
 
 from dataclasses import dataclass
 
-from .config import ModelConfig
+from .model_config import ModelConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class ModelCost:
 def model_cost(config: ModelConfig) -> ModelCost:
     """Count one model. Source for the edge layer: trainer/ops/bspline/README.md, cost."""
     width, layers = config.width, config.layers
-    edges = layers * 2 * width * config.edge_hidden
+    edges = layers * 2 * width * config.hidden
     edge_parameters = edges * (config.grid_cells + 4)
     edge_flops = 2 * edge_parameters
     attention_parameters = layers * 4 * width * width

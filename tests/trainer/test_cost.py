@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from kanctl.trainer.config import ModelConfig
 from kanctl.trainer.cost import model_cost
 from kanctl.trainer.model import KanLM
+from kanctl.trainer.model_config import ModelConfig
 
-CONFIG = ModelConfig(layers=2, width=24, heads=2, context_tokens=16, edge_hidden=20)
+CONFIG = ModelConfig(layers=2, width=24, heads=2, context_tokens=16, hidden=20)
 
 
 @pytest.mark.parametrize("config", [CONFIG, replace(CONFIG, grid_cells=13, layers=3, vocab_size=260)])

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from kanctl.trainer.config import ModelConfig
 from kanctl.trainer.errors import CheckpointInvalid
 from kanctl.trainer.generate import SampleConfig, choose, generate
 from kanctl.trainer.model import END_OF_DOCUMENT, KanLM
+from kanctl.trainer.model_config import ModelConfig
 
-CONFIG = ModelConfig(layers=1, width=16, heads=2, context_tokens=8, edge_hidden=8, vocab_size=260)
+CONFIG = ModelConfig(layers=1, width=16, heads=2, context_tokens=8, hidden=8, vocab_size=260)
 
 
 def model() -> KanLM:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import ModelConfig
+from ..model_config import ModelConfig
 
 # Wavelengths of the rotary pairs run from 2 pi to nearly 2 pi times this (arXiv 2104.09864, section 3.4.3).
 ROTARY_BASE = 10_000.0

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ..config import ModelConfig
+from ..model_config import ModelConfig
 from .attention import CausalAttention
 from .edge import NORM_EPSILON, FeedForward
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import ModelConfig
+from ..model_config import ModelConfig
 from ..ops.bspline import EdgeForm, SplineGrid, edge_linear
 
 # Under N(0, 1) inputs: E[silu(x)^2], and E[sum over k of B_k(x)^2] on the grid of limit 3.
@@ -47,13 +47,13 @@ class EdgeLayer(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two edge layers, width to edge_hidden and back; each normalises its own input."""
+    """Two edge layers, width to hidden and back; each normalises its own input."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         grid = SplineGrid(cells=config.grid_cells, limit=config.grid_limit)
-        self.enter = EdgeLayer(config.width, config.edge_hidden, grid, config.edge_form)
-        self.leave = EdgeLayer(config.edge_hidden, config.width, grid, config.edge_form)
+        self.enter = EdgeLayer(config.width, config.hidden, grid, config.edge_form)
+        self.leave = EdgeLayer(config.hidden, config.width, grid, config.edge_form)
 
     def start(self, generator: torch.Generator, output_scale: float) -> None:
         """Draw start values; the layer that writes to the residual stream is scaled by `output_scale`."""

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import ModelConfig
+from ..model_config import ModelConfig
 from .attention import rotary_turns
 from .block import Block
 from .edge import NORM_EPSILON

@@ -4,10 +4,10 @@ import math
 
 import torch
 
-from kanctl.trainer.config import ModelConfig
 from kanctl.trainer.model.attention import CausalAttention, rotary_turns, rotate
+from kanctl.trainer.model_config import ModelConfig
 
-CONFIG = ModelConfig(layers=1, width=24, heads=3, context_tokens=11, edge_hidden=8)
+CONFIG = ModelConfig(layers=1, width=24, heads=3, context_tokens=11, hidden=8)
 
 
 def test_attention_is_the_masked_softmax_of_rotated_products() -> None:

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from kanctl.trainer.config import ModelConfig, load_recipe
+from kanctl.trainer.config import load_recipe
 from kanctl.trainer.model import KanLM, next_token_loss
+from kanctl.trainer.model_config import ModelConfig
 
-CONFIG = ModelConfig(layers=2, width=24, heads=2, context_tokens=19, edge_hidden=20)
+CONFIG = ModelConfig(layers=2, width=24, heads=2, context_tokens=19, hidden=20)
 FORMS = pytest.mark.parametrize("form", ["dense", "cell"])
 
 
