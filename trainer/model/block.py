@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from ..config import ModelConfig
 from .attention import CausalAttention
 from .edge import NORM_EPSILON, FeedForward
+from .frame import Frame
 
 
 class Block(nn.Module):
@@ -14,7 +15,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
-        self.attention = CausalAttention(config)
+        self.attention = CausalAttention(config.width, config.heads)
         self.feed_forward = FeedForward(config)
 
     def start(self, generator: torch.Generator, output_scale: float) -> None:
@@ -22,8 +23,8 @@ class Block(nn.Module):
         self.attention.start(generator, output_scale)
         self.feed_forward.start(generator, output_scale)
 
-    def forward(self, x_BTD: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, x_BTD: Tensor, frame: Frame) -> Tensor:
         """The residual stream after this block."""
-        x_BTD = x_BTD + self.attention(self.norm(x_BTD), turns)
+        x_BTD = x_BTD + self.attention(self.norm(x_BTD), frame)
         out: Tensor = x_BTD + self.feed_forward(x_BTD)
         return out

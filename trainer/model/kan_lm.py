@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import ModelConfig
-from .attention import rotary_turns
 from .block import Block
 from .edge import NORM_EPSILON
+from .frame import frame_of
 
 END_OF_DOCUMENT = 256
 EMBEDDING_SD = 0.02
@@ -49,7 +49,7 @@ class KanLM(nn.Module):
         if tokens > self.config.context_tokens:
             raise ValueError(f"wanted at most {self.config.context_tokens} tokens, found {tokens}")
         x_BTD = self.embedding(tokens_BT)
-        turns = rotary_turns(tokens, self.config.head_size, x_BTD)
+        frame = frame_of(tokens_BT, END_OF_DOCUMENT)
         for block in self.blocks:
-            x_BTD = block(x_BTD, turns)
+            x_BTD = block(x_BTD, frame)
         return F.linear(self.norm(x_BTD), self.embedding.weight)
