@@ -64,9 +64,7 @@ def test_values_and_all_gradients_are_those_of_the_reference(resolutions: Resolu
 
 @cases
 @pytest.mark.parametrize("tokens", [1, 2, 5, 16, 17])
-def test_rows_of_any_length_and_of_one_document_agree_with_the_reference(
-    resolutions: Resolutions, tokens: int
-) -> None:
+def test_rows_of_any_length_and_of_one_document_agree_with_the_reference(resolutions: Resolutions, tokens: int) -> None:
     position_BT = torch.arange(tokens)[None]
     given = operands(position_BT, resolutions)
     ours = run(multi_resolution_attention, given, position_BT, resolutions)
@@ -108,9 +106,7 @@ def test_one_token_from_the_ring_and_the_blocks_is_the_last_of_the_sequence(reso
         # Slots after the complete blocks hold numbers that nobody may read.
         roomy = [torch.cat([x, 100 + drawn(1, H, 3, C)], 2) for x in rest]
         blocks = list(zip(roomy[::2], roomy[1::2], strict=True))
-        ours = multi_resolution_step(
-            q[:, :, -1], (ring[0], ring[1]), blocks, torch.tensor([tokens - 1]), resolutions
-        )
+        ours = multi_resolution_step(q[:, :, -1], (ring[0], ring[1]), blocks, torch.tensor([tokens - 1]), resolutions)
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)
 
 
@@ -189,7 +185,12 @@ def test_the_sum_is_the_mean_of_one_softmax_per_resolution() -> None:
 
 @pytest.mark.parametrize(
     ("window", "levels", "fuse", "words"),
-    [(0, (2,), "softmax", "found 0"), (2, (), "softmax", "levels"), (2, (0,), "sum", "levels"), (2, (2,), "max", "fuse")],
+    [
+        (0, (2,), "softmax", "found 0"),
+        (2, (), "softmax", "levels"),
+        (2, (0,), "sum", "levels"),
+        (2, (2,), "max", "fuse"),
+    ],
 )
 def test_resolutions_that_mean_nothing_are_refused(window, levels, fuse, words) -> None:
     with pytest.raises(ValueError, match=words):
