@@ -27,7 +27,7 @@ TEXTS = st.lists(st.sampled_from(ALPHABET), min_size=1, max_size=60)
 def by_prefix(tokens_BT: Tensor, position_BT: Tensor) -> Tensor:
     rows = []
     for tokens_T, position_T in zip(tokens_BT.tolist(), position_BT.tolist(), strict=True):
-        row = []
+        row, lexer = [], PrefixLexer()
         for token, place in zip(tokens_T, position_T, strict=True):
             lexer = PrefixLexer() if place == 0 else lexer
             row.append(lexer.feed(token))
