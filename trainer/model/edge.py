@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..model_config import ModelConfig
 from ..ops.bspline import EdgeForm, SplineGrid, edge_linear
 
 # Under N(0, 1) inputs: E[silu(x)^2], and E[sum over k of B_k(x)^2] on the grid of limit 3.
@@ -49,11 +48,10 @@ class EdgeLayer(nn.Module):
 class FeedForward(nn.Module):
     """Two edge layers, width to hidden and back; each normalises its own input."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, width: int, hidden: int, grid: SplineGrid, form: EdgeForm) -> None:
         super().__init__()
-        grid = SplineGrid(cells=config.grid_cells, limit=config.grid_limit)
-        self.enter = EdgeLayer(config.width, config.hidden, grid, config.edge_form)
-        self.leave = EdgeLayer(config.hidden, config.width, grid, config.edge_form)
+        self.enter = EdgeLayer(width, hidden, grid, form)
+        self.leave = EdgeLayer(hidden, width, grid, form)
 
     def start(self, generator: torch.Generator, output_scale: float) -> None:
         """Draw start values; the layer that writes to the residual stream is scaled by `output_scale`."""

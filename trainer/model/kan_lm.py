@@ -3,14 +3,18 @@
 Letters: B batch, T tokens, D width, V vocabulary. Token ids 0 to 255 are bytes, END_OF_DOCUMENT follows each document.
 """
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..model_config import ModelConfig
-from .attention import rotary_turns
 from .block import Block
 from .edge import NORM_EPSILON
+from .frame import Frame, frame_of, one_document
+from .layers import make_blocks
+from .lexer import lex_batch
 
 END_OF_DOCUMENT = 256
 EMBEDDING_SD = 0.02
@@ -25,7 +29,7 @@ class KanLM(nn.Module):
         # PyTorch's layers draw start values of their own, replaced below: the caller's generator must not notice.
         with torch.random.fork_rng(devices=[]):
             self.embedding = nn.Embedding(config.vocab_size, config.width)
-            self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+            self.blocks = nn.ModuleList(make_blocks(config))
         self.norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
         self._start(torch.Generator().manual_seed(seed))
 
@@ -35,9 +39,14 @@ class KanLM(nn.Module):
         self.embedding.weight.normal_(0, EMBEDDING_SD, generator=generator)
         # 2L projections write to the residual stream; together they add a variance of one.
         output_scale = (2 * self.config.layers) ** -0.5
+        for block in self.each_block():
+            block.start(generator, output_scale)
+
+    def each_block(self) -> Iterator[Block]:
+        """The blocks, first to last."""
         for block in self.blocks:
             assert isinstance(block, Block)
-            block.start(generator, output_scale)
+            yield block
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         """Logits of each next token, (B, T, V), in the weights' dtype.
@@ -45,11 +54,34 @@ class KanLM(nn.Module):
         Args:
             tokens_BT: int64 token ids below vocab_size; 1 <= T <= context_tokens.
         """
-        tokens = tokens_BT.shape[1]
+        frame = self.frame(tokens_BT)
+        x_BTD = self.embed(tokens_BT)
+        for block in self.each_block():
+            x_BTD = block(x_BTD, frame)
+        return self.logits(x_BTD)
+
+    def frame(self, tokens_BT: Tensor) -> Frame:
+        """Where the tokens stand, and what is known of them. Raises ValueError beyond the context."""
+        batch, tokens = tokens_BT.shape
         if tokens > self.config.context_tokens:
             raise ValueError(f"wanted at most {self.config.context_tokens} tokens, found {tokens}")
-        x_BTD = self.embedding(tokens_BT)
-        turns = rotary_turns(tokens, self.config.head_size, x_BTD)
-        for block in self.blocks:
-            x_BTD = block(x_BTD, turns)
-        return F.linear(self.norm(x_BTD), self.embedding.weight)
+        if self.config.isolate_documents:
+            frame = frame_of(tokens_BT, END_OF_DOCUMENT)
+        else:
+            frame = one_document(batch, tokens, tokens_BT.device)
+        if not self.config.knowledge:
+            return frame
+        return Frame(
+            position_BT=frame.position_BT,
+            is_one_document=frame.is_one_document,
+            knowledge_BTF=lex_batch(tokens_BT, frame.position_BT),
+        )
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """The residual stream before the first block, (..., D)."""
+        x: Tensor = self.embedding(tokens)
+        return F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(..., V) of the residual stream (..., D) after the last block."""
+        return F.linear(self.norm(x), self.embedding.weight)
