@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from .lexer_rules import (
-    CLOSING,
     CODE,
     FEATURE_SIZES,
     FEATURES,
@@ -21,22 +20,22 @@ from .lexer_rules import (
     HASH_MODULUS,
     INDENT_STEP,
     KEYWORD_BYTES,
+    KEYWORD_NUMBERS,
     KEYWORDS,
-    OPENING,
-    SPACE_WIDTH,
-    STATES,
-    TAB_WIDTH,
+    KIND_OF,
+    NEXT_STATE,
+    NO_BYTE,
+    READ,
+    TEXT_OF,
+    TURN_OF,
+    WIDTH_OF,
     Kind,
     Token,
     Word,
-    kind_of,
-    move,
-    text_of,
 )
 
 __all__ = ["FEATURES", "FEATURE_SIZES", "PrefixLexer", "lex_batch"]
 
-WIDTHS = {ord(" "): SPACE_WIDTH, ord("\t"): TAB_WIDTH}
 INDENTS, DEPTHS, _, _, _, NAMES, DISTANCES = FEATURE_SIZES
 
 
@@ -56,36 +55,37 @@ class PrefixLexer:
 
         Any integer will do: ids that are no byte, such as the end of a document, are tokens of no kind.
         """
-        kind = kind_of(token)
-        self._state, read = move(self._state, kind)
-        self._read_indent(token, kind)
-        if read is Token.OPERATOR:
-            self._depth = max(self._depth + (token in OPENING) - (token in CLOSING), 0)
+        byte = token if 0 <= token < NO_BYTE else NO_BYTE
+        kind = KIND_OF[byte]
+        self._state, read = NEXT_STATE[kind][self._state], READ[kind][self._state]
+        self._read_indent(byte, kind)
+        if read == Token.OPERATOR:
+            self._depth = max(self._depth + TURN_OF[byte], 0)
         self._end_word(read)
-        name, distance = self._read_name(token) if read is Token.NAME else (0, 0)
+        name, distance = self._read_name(byte) if read == Token.NAME else (0, 0)
         self._count += 1
         indent = min(self._indent // INDENT_STEP, INDENTS - 1)
         depth = min(self._depth, DEPTHS - 1)
-        return indent, depth, int(text_of(self._state)), int(read), int(self._word), name, distance
+        return indent, depth, TEXT_OF[self._state], read, self._word.value, name, distance
 
-    def _read_indent(self, token: int, kind: Kind) -> None:
-        if kind is Kind.NEWLINE:
+    def _read_indent(self, byte: int, kind: int) -> None:
+        if kind == Kind.NEWLINE:
             self._indent, self._is_leading = 0, True
-        elif kind is not Kind.SPACE:
+        elif kind != Kind.SPACE:
             self._is_leading = False
         elif self._is_leading:
-            self._indent += WIDTHS.get(token, 0)
+            self._indent += WIDTH_OF[byte]
 
-    def _end_word(self, read: Token) -> None:
-        if read is not Token.NAME and self._spelled:
+    def _end_word(self, read: int) -> None:
+        if read != Token.NAME and self._spelled:
             self._word = Word.KEYWORD if self._spelled in KEYWORDS else Word.NAME
             self._spelled, self._hash = b"", 0
 
-    def _read_name(self, token: int) -> tuple[int, int]:
+    def _read_name(self, byte: int) -> tuple[int, int]:
         """The hash bucket of the name so far, from 1, and the bucket of the distance to the last such prefix."""
         # One byte more than the longest keyword is enough to know that this is none.
-        self._spelled = (self._spelled + bytes([token]))[: KEYWORD_BYTES + 1]
-        self._hash = (self._hash * HASH_FACTOR + token) % HASH_MODULUS
+        self._spelled = (self._spelled + bytes([byte]))[: KEYWORD_BYTES + 1]
+        self._hash = (self._hash * HASH_FACTOR + byte) % HASH_MODULUS
         distance = self._count - self._last_place.get(self._hash, self._count)
         self._last_place[self._hash] = self._count
         return 1 + self._hash % (NAMES - 1), min(distance.bit_length(), DISTANCES - 1)
@@ -103,20 +103,20 @@ def lex_batch(tokens_BT: Tensor, position_BT: Tensor) -> Tensor:
     if tokens_BT.shape != position_BT.shape or tokens_BT.dim() != 2:
         found = f"{tuple(tokens_BT.shape)} and {tuple(position_BT.shape)}"
         raise ValueError(f"wanted tokens and positions of one shape (B, T), found {found}")
-    byte_BT = torch.where((tokens_BT >= 0) & (tokens_BT < 256), tokens_BT, 256)
-    kind_BT = _table([kind_of(token) for token in range(257)], byte_BT)[byte_BT]
+    byte_BT = torch.where((tokens_BT >= 0) & (tokens_BT < NO_BYTE), tokens_BT, NO_BYTE)
+    kind_BT = _table(KIND_OF, byte_BT)[byte_BT]
     first_BT = torch.arange(byte_BT.shape[1], device=byte_BT.device) - position_BT
     begins_BT = position_BT == 0
     before_BT, after_BT = _states(kind_BT, begins_BT)
-    token_table = [move(state, kind)[1] for state in range(STATES) for kind in Kind]
-    read_BT = _table(token_table, byte_BT)[before_BT * len(Kind) + kind_BT]
-    is_name_BT = read_BT == Token.NAME
+    read_BT = _table(READ, byte_BT)[kind_BT, before_BT]
+    # Enum members by their value: torch.compile takes the comparison of a tensor with a member for False.
+    is_name_BT = read_BT == Token.NAME.value
     hash_BT = _name_hashes(byte_BT, is_name_BT, begins_BT)
     distance_BT = _distances(hash_BT, is_name_BT, first_BT)
     features = (
         (_indents(byte_BT, kind_BT, first_BT) // INDENT_STEP).clamp(max=INDENTS - 1),
         _depths(byte_BT, read_BT, first_BT).clamp(max=DEPTHS - 1),
-        _table([text_of(state) for state in range(STATES)], byte_BT)[after_BT],
+        _table(TEXT_OF, byte_BT)[after_BT],
         read_BT,
         _words(byte_BT, is_name_BT, begins_BT, first_BT),
         torch.where(is_name_BT, 1 + hash_BT % (NAMES - 1), 0),
@@ -125,8 +125,8 @@ def lex_batch(tokens_BT: Tensor, position_BT: Tensor) -> Tensor:
     return torch.stack(features, -1)
 
 
-def _table(values: Sequence[int], like: Tensor) -> Tensor:
-    return torch.tensor([int(value) for value in values], device=like.device)
+def _table(values: Sequence[int] | Sequence[Sequence[int]], like: Tensor) -> Tensor:
+    return torch.tensor(values, device=like.device)
 
 
 def _shifted(x_BT: Tensor, by: int, fill: int) -> Tensor:
@@ -141,8 +141,7 @@ def _states(kind_BT: Tensor, begins_BT: Tensor) -> tuple[Tensor, Tensor]:
     A token is a map of states to states. Composed with all maps before it, in log2(T) rounds of doubling reach, it
     leads from the row's start to the state after it; a document's first token maps every state to one.
     """
-    table_KS = _table([move(state, kind)[0] for kind in Kind for state in range(STATES)], kind_BT).view(-1, STATES)
-    map_BTS = table_KS[kind_BT]
+    map_BTS = _table(NEXT_STATE, kind_BT)[kind_BT]
     map_BTS = torch.where(begins_BT[..., None], map_BTS[..., CODE, None], map_BTS)
     reach = 1
     while reach < map_BTS.shape[1]:
@@ -155,11 +154,10 @@ def _states(kind_BT: Tensor, begins_BT: Tensor) -> tuple[Tensor, Tensor]:
 def _indents(byte_BT: Tensor, kind_BT: Tensor, first_BT: Tensor) -> Tensor:
     """Columns of leading white space of each token's line so far; a newline counts to the line after it."""
     index_T = torch.arange(byte_BT.shape[1], device=byte_BT.device)
-    is_newline_BT = kind_BT == Kind.NEWLINE
+    is_newline_BT = kind_BT == Kind.NEWLINE.value
     line_BT = torch.maximum(torch.where(is_newline_BT, index_T, -1).cummax(1).values, first_BT)
-    solid_BT = torch.where(is_newline_BT | (kind_BT == Kind.SPACE), -1, index_T).cummax(1).values
-    width_table = [WIDTHS.get(token, 0) for token in range(257)]
-    width_BT = torch.where(solid_BT < line_BT, _table(width_table, byte_BT)[byte_BT], 0)
+    solid_BT = torch.where(is_newline_BT | (kind_BT == Kind.SPACE.value), -1, index_T).cummax(1).values
+    width_BT = torch.where(solid_BT < line_BT, _table(WIDTH_OF, byte_BT)[byte_BT], 0)
     return _sum_since(width_BT, line_BT)
 
 
@@ -174,8 +172,7 @@ def _depths(byte_BT: Tensor, read_BT: Tensor, first_BT: Tensor) -> Tensor:
 
     A sum kept from falling below 0 is the plain sum minus the least value that it had so far, where that is negative.
     """
-    turn_table = [(token in OPENING) - (token in CLOSING) for token in range(256)] + [0]
-    turn_BT = torch.where(read_BT == Token.OPERATOR, _table(turn_table, byte_BT)[byte_BT], 0)
+    turn_BT = torch.where(read_BT == Token.OPERATOR.value, _table(TURN_OF, byte_BT)[byte_BT], 0)
     sum_BT = _sum_since(turn_BT, first_BT)
     # Sums lie within T of 0: a later document's offset puts it below all that came before, so least values restart.
     offset_BT = first_BT * (2 * byte_BT.shape[1] + 1)
@@ -217,9 +214,9 @@ def _words(byte_BT: Tensor, is_name_BT: Tensor, begins_BT: Tensor, first_BT: Ten
     spelled_BT = torch.zeros_like(byte_BT)
     for back in range(KEYWORD_BYTES):
         spelled_BT += torch.where(back < length_BT, _shifted(byte_BT, back, 0) << 8 * back, 0)
-    is_keyword_BT = torch.isin(spelled_BT, _table([int.from_bytes(word, "big") for word in KEYWORDS], byte_BT))
+    is_keyword_BT = torch.isin(spelled_BT, _table(KEYWORD_NUMBERS, byte_BT))
     is_keyword_BT &= length_BT <= KEYWORD_BYTES
     ends_BT = _shifted(is_name_BT, 1, False) & ~is_name_BT & ~begins_BT
     last_BT = torch.where(ends_BT, index_T - 1, -1).cummax(1).values
-    kind_BT = torch.where(is_keyword_BT, int(Word.KEYWORD), int(Word.NAME)).gather(1, last_BT.clamp(min=0))
-    return torch.where(last_BT >= first_BT, kind_BT, int(Word.NONE))
+    kind_BT = torch.where(is_keyword_BT, Word.KEYWORD.value, Word.NAME.value).gather(1, last_BT.clamp(min=0))
+    return torch.where(last_BT >= first_BT, kind_BT, Word.NONE.value)

@@ -16,7 +16,6 @@ FEATURE_SIZES = (16, 8, 4, 8, 3, 256, 16)
 INDENT_STEP = 2
 """Columns per value of `indent`."""
 SPACE_WIDTH, TAB_WIDTH = 1, 4
-OPENING, CLOSING = b"([{", b")]}"
 
 # A polynomial hash modulo a prime below 2^31: products of two residues fit into an int64.
 HASH_MODULUS = 2**31 - 1
@@ -29,6 +28,7 @@ KEYWORDS = frozenset(
 )
 KEYWORD_BYTES = 8
 """No keyword is longer, so eight bytes in one int64 tell a keyword without any collision."""
+KEYWORD_NUMBERS: tuple[int, ...] = tuple(sorted(int.from_bytes(word, "big") for word in KEYWORDS))
 
 
 class Kind(IntEnum):
@@ -98,7 +98,7 @@ _IN_STRING: tuple[tuple[int | None, int | None, int | None, int | None], ...] = 
 _PLAIN = {Kind.OTHER: Token.OTHER, Kind.NEWLINE: Token.NEWLINE, Kind.SPACE: Token.SPACE}
 
 
-def kind_of(token: int) -> Kind:
+def _kind_of(token: int) -> Kind:
     """The kind of a token id. Bytes from 128 on are letters, as in UTF-8 names; ids that are no byte are OTHER."""
     special = {10: Kind.NEWLINE, 46: Kind.DOT, 39: Kind.APOSTROPHE, 34: Kind.QUOTE, 92: Kind.BACKSLASH, 35: Kind.HASH}
     if token in special:
@@ -115,7 +115,7 @@ def kind_of(token: int) -> Kind:
     return Kind.OPERATOR if token > 32 else Kind.OTHER
 
 
-def move(state: int, kind: Kind) -> tuple[int, Token]:
+def _move(state: int, kind: Kind) -> tuple[int, Token]:
     """The state after a byte of this kind, and the byte's token."""
     if state == COMMENT:
         return (CODE, Token.NEWLINE) if kind is Kind.NEWLINE else (COMMENT, Token.COMMENT)
@@ -124,7 +124,7 @@ def move(state: int, kind: Kind) -> tuple[int, Token]:
     return _move_in_code(state, kind)
 
 
-def text_of(state: int) -> Text:
+def _text_of(state: int) -> Text:
     """The text that a byte after this state stands in. After two quotes that is code, until a third one comes."""
     if state < FIRST_STRING:
         return Text.COMMENT if state == COMMENT else Text.CODE
@@ -157,3 +157,21 @@ def _move_in_code(state: int, kind: Kind) -> tuple[int, Token]:
     if kind is Kind.DOT and state == NUMBER:
         return NUMBER, Token.NUMBER
     return CODE, _PLAIN.get(kind, Token.OPERATOR)
+
+
+# The rules as tables, which both implementations read. Tables of bytes have one row more, for ids that are no byte.
+NO_BYTE = 256
+KIND_OF: tuple[int, ...] = tuple(int(_kind_of(token)) for token in range(NO_BYTE + 1))
+"""The Kind of each byte."""
+WIDTH_OF: tuple[int, ...] = tuple({32: SPACE_WIDTH, 9: TAB_WIDTH}.get(token, 0) for token in range(NO_BYTE + 1))
+"""Columns of white space."""
+TURN_OF: tuple[int, ...] = tuple((chr(token) in "([{") - (chr(token) in ")]}") for token in range(NO_BYTE + 1))
+"""1 for brackets that open, -1 for those that close."""
+NEXT_STATE: tuple[tuple[int, ...], ...] = tuple(
+    tuple(_move(state, kind)[0] for state in range(STATES)) for kind in Kind
+)
+"""NEXT_STATE[kind][state] after a byte of this kind."""
+READ: tuple[tuple[int, ...], ...] = tuple(tuple(int(_move(state, kind)[1]) for state in range(STATES)) for kind in Kind)
+"""READ[kind][state]: the byte's Token."""
+TEXT_OF: tuple[int, ...] = tuple(int(_text_of(state)) for state in range(STATES))
+"""The Text of each state."""

@@ -144,6 +144,8 @@ def test_tokens_are_those_of_pythons_tokenizer(module) -> None:
         (rb"'\\'x", "ssscc"),
         (rb"''x''", "sccsc"),
         (rb"'''a''b'''c", "sctttttttcc"),
+        (rb"'''a'\'''b", "sctttttttt"),
+        (rb"'''a''\'''b", "scttttttttt"),
         (rb'"""\"""" "', "sctttttccs"),
         (b"'a\nb", "sscc"),
         (b"'a\\\nb'", "sssssc"),
@@ -200,7 +202,7 @@ def test_distance_is_the_bit_length_of_the_way_back_to_the_same_prefix() -> None
     assert far[-1] == 15
 
 
-def test_one_name_of_a_million_bytes_takes_no_square_of_time() -> None:
+def test_bytes_of_utf_8_are_letters_and_a_name_may_have_any_length() -> None:
     lexer = PrefixLexer()
     features = [lexer.feed(0xE9) for _ in range(20_000)]
     assert features[-1][FEATURES.index("token")] == Token.NAME
