@@ -54,9 +54,9 @@ def step(model: KanLM, token_B: Tensor, state: DecodeState) -> tuple[Tensor, Dec
     x_BD = model.embed(token_B)
     features_BF, lexers = _read(token_B, state.lexers, model)
     states = []
-    for block, layer in zip(model.each_block(), state.layers, strict=True):
-        x_BD, layer = block.step(x_BD, state.position_B, layer, features_BF)
-        states.append(layer)
+    for block, before in zip(model.each_block(), state.layers, strict=True):
+        x_BD, after = block.step(x_BD, state.position_B, before, features_BF)
+        states.append(after)
     after_B = _place_after(state.position_B, token_B, model)
     return model.logits(x_BD), DecodeState(layers=tuple(states), position_B=after_B, lexers=lexers)
 

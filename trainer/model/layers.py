@@ -4,6 +4,7 @@ from torch import nn
 
 from ..model_config import Mixer, ModelConfig
 from ..ops.bspline import SplineGrid
+from .ada import ArnoldDiffusionAttention
 from .attention import CausalAttention
 from .block import Block
 from .edge import FeedForward
@@ -37,6 +38,11 @@ def make_mixer(config: ModelConfig, kind: Mixer) -> nn.Module:
     if kind == "multires":
         multires = config.multires
         return MultiResolutionAttention(config.width, config.heads, multires.window, multires.levels, multires.fuse)
+    if kind == "ada":
+        settings = config.ada
+        return ArnoldDiffusionAttention(
+            config.width, config.heads, settings.window, settings.decay == "data", settings.chunk
+        )
     raise NotImplementedError(kind)
 
 
