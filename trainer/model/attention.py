@@ -28,6 +28,8 @@ class AttentionState:
 class CausalAttention(nn.Module):
     """Each token looks at itself and the earlier ones of its document; PyTorch picks the fused kernel.
 
+    Frames of several documents need a mask of T x T booleans per row, and leave PyTorch fewer kernels to pick from.
+
     Args:
         width: D, divisible into `heads` parts of even size.
         heads: H.

@@ -75,32 +75,34 @@ class Block(nn.Module):
 
     def forward(self, x_BTD: Tensor, frame: Frame) -> Tensor:
         """The residual stream after this block."""
-        return self.mix_channels(x_BTD + self._dropped(self.mix_tokens(x_BTD, frame)))
+        x_BTD = x_BTD + self.mix_tokens(x_BTD, frame)
+        return x_BTD + self.mix_channels(x_BTD)
 
     def mix_tokens(self, x_BTD: Tensor, frame: Frame) -> Tensor:
-        """What the token mixer adds."""
-        out: Tensor = self.mixer(self.mixer_norm(x_BTD), frame)
-        return out
+        """What the token mixer adds, in the weights' dtype."""
+        return self._dropped(self.mixer(self._entering(x_BTD), frame))
 
     def mix_channels(self, x: Tensor) -> Tensor:
-        """The stream with what the channel mixer adds, of tokens in any shape (..., D)."""
-        return x + self._dropped(self.channel(self.channel_norm(x)))
+        """What the channel mixer adds to tokens in any shape (..., D), in the weights' dtype."""
+        return self._dropped(self.channel(self.channel_norm(x.to(self.mixer_norm.weight.dtype))))
 
     @torch.no_grad()
     def prefill(self, x_BTD: Tensor, frame: Frame) -> tuple[Tensor, Any]:
-        """The values of forward, and the mixer's state after the last token."""
-        mixed_BTD, state = self.mixer.prefill(self.mixer_norm(x_BTD), frame)  # type: ignore[operator]
-        return self.mix_channels(x_BTD + mixed_BTD), state
+        """The values of mix_tokens, and the mixer's state after the last token."""
+        mixed: tuple[Tensor, Any] = self.mixer.prefill(self._entering(x_BTD), frame)  # type: ignore[operator]
+        return mixed
 
     @torch.no_grad()
     def step(self, x_BD: Tensor, position_B: Tensor, state: Any, knowledge_BF: Tensor | None) -> tuple[Tensor, Any]:
-        """The stream of one more token of each row, and the state to go on from."""
-        normed_BD = self.mixer_norm(x_BD)
+        """What the token mixer adds to one more token of each row, and the state to go on from."""
         if isinstance(self.mixer, CausalAttention):
-            mixed_BD, state = self.mixer.step(normed_BD, position_B, state, knowledge_BF)
-        else:
-            mixed_BD, state = self.mixer.step(normed_BD, position_B, state)  # type: ignore[operator]
-        return self.mix_channels(x_BD + mixed_BD), state
+            return self.mixer.step(self._entering(x_BD), position_B, state, knowledge_BF)
+        mixed: tuple[Tensor, Any] = self.mixer.step(self._entering(x_BD), position_B, state)  # type: ignore[operator]
+        return mixed
+
+    def _entering(self, x: Tensor) -> Tensor:
+        out: Tensor = self.mixer_norm(x.to(self.mixer_norm.weight.dtype))
+        return out
 
     def _dropped(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training) if self.dropout else x

@@ -3,7 +3,9 @@
 Letters: B rows, T tokens of the prompts, V vocabulary, F features of the lexer.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,14 +36,14 @@ def prefill(model: KanLM, tokens_BT: Tensor) -> tuple[Tensor, DecodeState]:
             END_OF_DOCUMENT as make them equal: nothing is seen across a mark, so they change nothing.
     """
     frame = model.frame(tokens_BT)
-    x_BTD = model.embed(tokens_BT)
-    states = []
+    streams = model.streams(tokens_BT)
+    states: list[Any] = []
     for block in model.each_block():
-        x_BTD, state = block.prefill(x_BTD, frame)
-        states.append(state)
+        streams = model.through(block, streams, _keeping(states, partial(block.prefill, frame=frame)))
     lexers = tuple(_lexer_of(row, model) for row in tokens_BT.tolist()) if model.config.knowledge else ()
     after_B = _place_after(frame.position_BT[:, -1], tokens_BT[:, -1], model)
-    return model.logits(x_BTD[:, -1]), DecodeState(layers=tuple(states), position_B=after_B, lexers=lexers)
+    last = tuple(stream[:, -1] for stream in streams)
+    return model.logits(last), DecodeState(layers=tuple(states), position_B=after_B, lexers=lexers)
 
 
 @torch.inference_mode()
@@ -51,14 +53,25 @@ def step(model: KanLM, token_B: Tensor, state: DecodeState) -> tuple[Tensor, Dec
     Args:
         token_B: int64, one more token of each row.
     """
-    x_BD = model.embed(token_B)
+    streams = model.streams(token_B)
     features_BF, lexers = _read(token_B, state.lexers, model)
-    states = []
+    states: list[Any] = []
     for block, before in zip(model.each_block(), state.layers, strict=True):
-        x_BD, after = block.step(x_BD, state.position_B, before, features_BF)
-        states.append(after)
+        one_step = partial(block.step, position_B=state.position_B, state=before, knowledge_BF=features_BF)
+        streams = model.through(block, streams, _keeping(states, one_step))
     after_B = _place_after(state.position_B, token_B, model)
-    return model.logits(x_BD), DecodeState(layers=tuple(states), position_B=after_B, lexers=lexers)
+    return model.logits(streams), DecodeState(layers=tuple(states), position_B=after_B, lexers=lexers)
+
+
+def _keeping(states: list[Any], mix: Callable[[Tensor], tuple[Tensor, Any]]) -> Callable[[Tensor], Tensor]:
+    """A token mixer that puts its state aside."""
+
+    def mixed(x: Tensor) -> Tensor:
+        added, state = mix(x)
+        states.append(state)
+        return added
+
+    return mixed
 
 
 def _place_after(position_B: Tensor, token_B: Tensor, model: KanLM) -> Tensor:

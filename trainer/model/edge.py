@@ -33,9 +33,7 @@ class EdgeLayer(nn.Module):
     @torch.no_grad()
     def start(self, generator: torch.Generator, scale: float = 1.0) -> None:
         """Draw weights that keep the variance of N(0, 1) inputs times `scale` squared."""
-        inputs = self.weight_JIO.shape[1]
-        spline_sd = scale * (SPLINE_SHARE / (BASES_POWER * inputs)) ** 0.5
-        silu_sd = scale * ((1 - SPLINE_SHARE) / (SILU_POWER * inputs)) ** 0.5
+        spline_sd, silu_sd = (scale * spread for spread in edge_spreads(self.weight_JIO.shape[1]))
         self.weight_JIO[:-1].normal_(0, spline_sd, generator=generator)
         self.weight_JIO[-1].normal_(0, silu_sd, generator=generator)
 
@@ -45,18 +43,23 @@ class EdgeLayer(nn.Module):
         return edge_linear(normed, self.weight_JIO, self.grid, self.form)
 
 
-class FeedForward(nn.Module):
-    """Two edge layers, width to hidden and back; each normalises its own input."""
+def edge_spreads(inputs: int) -> tuple[float, float]:
+    """Standard deviations of coefficients and of SiLU weights that keep the variance. Source: MODEL.md section 1."""
+    return (SPLINE_SHARE / (BASES_POWER * inputs)) ** 0.5, ((1 - SPLINE_SHARE) / (SILU_POWER * inputs)) ** 0.5
 
-    def __init__(self, width: int, hidden: int, grid: SplineGrid, form: EdgeForm) -> None:
+
+class FeedForward(nn.Module):
+    """Two edge layers of any kind, width to hidden and back; each normalises its own input."""
+
+    def __init__(self, enter: nn.Module, leave: nn.Module) -> None:
         super().__init__()
-        self.enter = EdgeLayer(width, hidden, grid, form)
-        self.leave = EdgeLayer(hidden, width, grid, form)
+        self.enter = enter
+        self.leave = leave
 
     def start(self, generator: torch.Generator, output_scale: float) -> None:
         """Draw start values; the layer that writes to the residual stream is scaled by `output_scale`."""
-        self.enter.start(generator)
-        self.leave.start(generator, output_scale)
+        self.enter.start(generator)  # type: ignore[operator]
+        self.leave.start(generator, output_scale)  # type: ignore[operator]
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """What to add to the residual stream, (B, T, D)."""

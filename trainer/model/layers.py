@@ -1,5 +1,7 @@
 """From a recipe's words to layers: which token mixer and which channel mixer each block of a model has."""
 
+from collections.abc import Callable
+
 from torch import nn
 
 from ..model_config import Mixer, ModelConfig
@@ -7,23 +9,31 @@ from ..ops.bspline import SplineGrid
 from .ada import ArnoldDiffusionAttention
 from .attention import CausalAttention
 from .block import Block
-from .edge import FeedForward
+from .cyclic import CyclicEdge, CyclicLinear
+from .edge import EdgeLayer, FeedForward
+from .factors import FactoredEdge, FactoredLinear, SharedFactors
 from .knowledge import KnowledgeBias
-from .mlp import GatedLinear
+from .mlp import DenseLinear, GatedLinear
 from .mra import MultiResolutionAttention
 
-
-def make_blocks(config: ModelConfig) -> list[Block]:
-    """The blocks of a model, in order, without start values."""
-    return [make_block(config, kind) for kind in config.layer_mixers]
+ROLES = ("enter", "leave")
 
 
-def make_block(config: ModelConfig, kind: Mixer) -> Block:
-    """One block with that token mixer and the recipe's channel mixer."""
+def make_factors(config: ModelConfig) -> nn.ModuleDict:
+    """The factors that the channel mixers of all layers share, by their role; none where the recipe has none."""
+    if not config.factor_rank:
+        return nn.ModuleDict()
+    edge_weights = config.grid_cells + 4 if config.channel == "kan" else 1
+    sizes = _role_sizes(config)
+    return nn.ModuleDict({role: SharedFactors(*sizes[role], config.factor_rank, edge_weights) for role in ROLES})
+
+
+def make_block(config: ModelConfig, kind: Mixer, factors: nn.ModuleDict) -> Block:
+    """One block with that token mixer and the recipe's channel mixer, without start values."""
     return Block(
         config.width,
         make_mixer(config, kind),
-        make_channel(config),
+        make_channel(config, factors),
         # Edge layers scale their inputs by themselves, and a gain before them would slide inputs along the grid.
         normalise_channel=config.channel != "kan",
         dropout=config.dropout,
@@ -32,29 +42,47 @@ def make_block(config: ModelConfig, kind: Mixer) -> Block:
 
 def make_mixer(config: ModelConfig, kind: Mixer) -> nn.Module:
     """A token mixer by its name in recipes."""
-    if kind == "softmax":
-        knowledge = KnowledgeBias(config.heads) if config.knowledge else None
-        return CausalAttention(config.width, config.heads, config.qk_norm, knowledge)
-    if kind == "multires":
-        multires = config.multires
-        return MultiResolutionAttention(config.width, config.heads, multires.window, multires.levels, multires.fuse)
-    if kind == "ada":
-        settings = config.ada
-        return ArnoldDiffusionAttention(
-            config.width, config.heads, settings.window, settings.decay == "data", settings.chunk
-        )
-    raise NotImplementedError(kind)
+    ada, multires = config.ada, config.multires
+    makers: dict[Mixer, Callable[[], nn.Module]] = {
+        "softmax": lambda: CausalAttention(
+            config.width, config.heads, config.qk_norm, KnowledgeBias(config.heads) if config.knowledge else None
+        ),
+        "ada": lambda: ArnoldDiffusionAttention(
+            config.width, config.heads, ada.window, ada.decay == "data", ada.chunk
+        ),
+        "multires": lambda: MultiResolutionAttention(
+            config.width, config.heads, multires.window, multires.levels, multires.fuse
+        ),
+    }  # fmt: skip
+    return makers[kind]()
 
 
-def make_channel(config: ModelConfig) -> nn.Module:
+def make_channel(config: ModelConfig, factors: nn.ModuleDict) -> nn.Module:
     """The recipe's channel mixer."""
-    if config.channel == "mlp":
-        return GatedLinear(config.width, config.hidden)
-    if config.channel == "kan":
-        return FeedForward(config.width, config.hidden, spline_grid(config), config.edge_form)
-    raise NotImplementedError(config.channel)
+    layers = [make_layer(config, role, factors) for role in ROLES]
+    return FeedForward(*layers) if config.channel == "kan" else GatedLinear(*layers)
+
+
+def make_layer(config: ModelConfig, role: str, factors: nn.ModuleDict) -> nn.Module:
+    """One of the two layers of a channel mixer: edges or linear, plain, factored or cyclic."""
+    inputs, outputs = _role_sizes(config)[role]
+    grid, form, order = spline_grid(config), config.edge_form, config.group_order
+    if factors:
+        shared = factors[role]
+        assert isinstance(shared, SharedFactors)
+        return FactoredEdge(shared, grid, form) if config.channel == "kan" else FactoredLinear(shared)
+    if order > 1:
+        is_edge = config.channel == "kan"
+        return CyclicEdge(inputs, outputs, order, grid, form) if is_edge else CyclicLinear(inputs, outputs, order)
+    return EdgeLayer(inputs, outputs, grid, form) if config.channel == "kan" else DenseLinear(inputs, outputs)
 
 
 def spline_grid(config: ModelConfig) -> SplineGrid:
     """The grid of all edges."""
     return SplineGrid(cells=config.grid_cells, limit=config.grid_limit)
+
+
+def _role_sizes(config: ModelConfig) -> dict[str, tuple[int, int]]:
+    """Inputs and outputs of each role; a gated pair enters with gates beside values."""
+    entered = config.hidden if config.channel == "kan" else 2 * config.hidden
+    return {"enter": (config.width, entered), "leave": (config.hidden, config.width)}

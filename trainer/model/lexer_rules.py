@@ -43,7 +43,7 @@ class Kind(IntEnum):
     APOSTROPHE = 6
     QUOTE = 7
     BACKSLASH = 8
-    HASH = 9
+    COMMENT_SIGN = 9
     OPERATOR = 10
 
 
@@ -100,7 +100,14 @@ _PLAIN = {Kind.OTHER: Token.OTHER, Kind.NEWLINE: Token.NEWLINE, Kind.SPACE: Toke
 
 def _kind_of(token: int) -> Kind:
     """The kind of a token id. Bytes from 128 on are letters, as in UTF-8 names; ids that are no byte are OTHER."""
-    special = {10: Kind.NEWLINE, 46: Kind.DOT, 39: Kind.APOSTROPHE, 34: Kind.QUOTE, 92: Kind.BACKSLASH, 35: Kind.HASH}
+    special = {
+        10: Kind.NEWLINE,
+        46: Kind.DOT,
+        39: Kind.APOSTROPHE,
+        34: Kind.QUOTE,
+        92: Kind.BACKSLASH,
+        35: Kind.COMMENT_SIGN,
+    }
     if token in special:
         return special[token]
     if not 0 <= token < 256 or token == 127:
@@ -149,7 +156,7 @@ def _move_in_string(state: int, kind: Kind) -> tuple[int, Token]:
 def _move_in_code(state: int, kind: Kind) -> tuple[int, Token]:
     if kind in (Kind.APOSTROPHE, Kind.QUOTE):
         return FIRST_STRING + (kind == Kind.QUOTE) * len(PLACES) + OPENED, Token.STRING
-    if kind is Kind.HASH:
+    if kind is Kind.COMMENT_SIGN:
         return COMMENT, Token.COMMENT
     if kind in (Kind.LETTER, Kind.DIGIT):
         is_number = state == NUMBER or (kind is Kind.DIGIT and state != NAME)

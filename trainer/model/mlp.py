@@ -1,32 +1,42 @@
-"""The channel mixer of the baseline: a gated pair of linear layers. Letters: D width, M hidden."""
+"""The channel mixer of the baseline: a gated pair of linear layers. Letters: I inputs, O outputs, D width, M hidden."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# E[silu(x)^2] under N(0, 1): the power of a gate.
+GATE_POWER = 0.356
 
-class GatedLinear(nn.Module):
-    """leave(silu(gate(x)) * value(x)), with (3, D, M) weights. Source: SwiGLU, arXiv 2002.05202.
 
-    Args:
-        width: D.
-        hidden: M; 8/3 D has as many weights as a plain pair with 4 D between.
-    """
+class DenseLinear(nn.Linear):
+    """A linear layer without bias, with the start of all our layers."""
 
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.enter = nn.Linear(width, 2 * hidden, bias=False)
-        self.leave = nn.Linear(hidden, width, bias=False)
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, bias=False)
 
     @torch.no_grad()
-    def start(self, generator: torch.Generator, output_scale: float) -> None:
-        """Draw weights for N(0, 1) inputs; the output has the variance `output_scale` squared.
+    def start(self, generator: torch.Generator, scale: float = 1.0) -> None:
+        """Draw weights that keep the variance of N(0, 1) inputs times `scale` squared."""
+        self.weight.normal_(0, scale * self.in_features**-0.5, generator=generator)
 
-        Under N(0, 1) gates and values the product has the power E[silu^2] = 0.356, so 1 / 0.356 is given back.
-        """
-        self.enter.weight.normal_(0, self.enter.in_features**-0.5, generator=generator)
-        spread = (0.356 * self.leave.in_features) ** -0.5
-        self.leave.weight.normal_(0, spread * output_scale, generator=generator)
+
+class GatedLinear(nn.Module):
+    """leave(silu(gate) * value), the halves of enter(x). Source: SwiGLU, arXiv 2002.05202.
+
+    Args:
+        enter: D to 2 M; leave: M to D; both with start(generator, scale). With M = 8/3 D as many weights as a plain
+            pair with 4 D between.
+    """
+
+    def __init__(self, enter: nn.Module, leave: nn.Module) -> None:
+        super().__init__()
+        self.enter = enter
+        self.leave = leave
+
+    def start(self, generator: torch.Generator, output_scale: float) -> None:
+        """Draw start values; under N(0, 1) inputs the output has the variance `output_scale` squared."""
+        self.enter.start(generator)  # type: ignore[operator]
+        self.leave.start(generator, output_scale * GATE_POWER**-0.5)  # type: ignore[operator]
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
