@@ -12,6 +12,7 @@ from .block import Block
 from .cyclic import CyclicEdge, CyclicLinear
 from .edge import EdgeLayer, FeedForward
 from .factors import FactoredEdge, FactoredLinear, SharedFactors
+from .kalman import KalmanFilter
 from .knowledge import KnowledgeBias
 from .mlp import DenseLinear, GatedLinear
 from .mra import MultiResolutionAttention
@@ -53,6 +54,7 @@ def make_mixer(config: ModelConfig, kind: Mixer) -> nn.Module:
         "multires": lambda: MultiResolutionAttention(
             config.width, config.heads, multires.window, multires.levels, multires.fuse
         ),
+        "kalman": lambda: KalmanFilter(config.width),
     }  # fmt: skip
     return makers[kind]()
 

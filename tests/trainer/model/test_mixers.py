@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from kanctl.trainer.model.ada import ArnoldDiffusionAttention
 from kanctl.trainer.model.attention import CausalAttention
 from kanctl.trainer.model.frame import Frame, one_document
+from kanctl.trainer.model.kalman import KalmanFilter
 from kanctl.trainer.model.knowledge import KnowledgeBias
 from kanctl.trainer.model.lexer_rules import FEATURE_SIZES
 from kanctl.trainer.model.mra import MultiResolutionAttention
@@ -23,7 +24,8 @@ MAKERS = {
     "mra-sum": lambda: MultiResolutionAttention(WIDTH, HEADS, window=2, levels=(4, 3), fuse="sum"),
     "mra-narrow": lambda: MultiResolutionAttention(WIDTH, HEADS, window=1, levels=(1,)),
     "ada": lambda: ArnoldDiffusionAttention(WIDTH, HEADS, chunk=5),
-    "ada-data": lambda: ArnoldDiffusionAttention(WIDTH, HEADS, window=7, data_dependent_decay=True),
+    "ada-data": lambda: ArnoldDiffusionAttention(WIDTH, HEADS, window=3, data_dependent_decay=True),
+    "kalman": lambda: KalmanFilter(WIDTH),
     "mra-wide": lambda: MultiResolutionAttention(WIDTH, HEADS, window=50, levels=(60,)),
 }
 MIXERS = pytest.mark.parametrize("name", MAKERS)
@@ -184,7 +186,8 @@ def test_the_slopes_are_those_of_finite_differences(name: str) -> None:
 def test_start_values_have_the_spreads_of_the_definition(name: str) -> None:
     made = MAKERS[name]()
     made.start(torch.Generator().manual_seed(1), 0.25)
-    torch.testing.assert_close(made.qkv.weight.std().item(), WIDTH**-0.5, rtol=0.1, atol=0)
+    entering = made.observe if name == "kalman" else made.qkv
+    torch.testing.assert_close(entering.weight.std().item(), WIDTH**-0.5, rtol=0.1, atol=0)
     torch.testing.assert_close(made.out.weight.std().item(), 0.25 * WIDTH**-0.5, rtol=0.15, atol=0)
 
 
