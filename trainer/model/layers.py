@@ -12,6 +12,7 @@ from .block import Block
 from .cyclic import CyclicEdge, CyclicLinear
 from .edge import EdgeLayer, FeedForward
 from .factors import FactoredEdge, FactoredLinear, SharedFactors
+from .grove import GatedSubnets, Grove, KanSubnets
 from .kalman import KalmanFilter
 from .knowledge import KnowledgeBias
 from .mlp import DenseLinear, GatedLinear
@@ -61,8 +62,27 @@ def make_mixer(config: ModelConfig, kind: Mixer) -> nn.Module:
 
 def make_channel(config: ModelConfig, factors: nn.ModuleDict) -> nn.Module:
     """The recipe's channel mixer."""
+    if config.channel in {"grove", "grove-kan"}:
+        return make_grove(config)
     layers = [make_layer(config, role, factors) for role in ROLES]
     return FeedForward(*layers) if config.channel == "kan" else GatedLinear(*layers)
+
+
+def make_grove(config: ModelConfig) -> Grove:
+    """The channel mixer `grove` or `grove-kan`."""
+    grove, width, hidden = config.grove, config.width, config.hidden
+    if config.channel == "grove":
+        subnets: KanSubnets | GatedSubnets = GatedSubnets(grove.experts, width, hidden)
+    else:
+        subnets = KanSubnets(grove.experts, width, hidden, spline_grid(config), config.edge_form)
+    return Grove(
+        width,
+        subnets,
+        experts=grove.experts,
+        active=grove.active,
+        selector_rank=grove.selector_rank,
+        balance_rate=grove.balance_rate,
+    )
 
 
 def make_layer(config: ModelConfig, role: str, factors: nn.ModuleDict) -> nn.Module:
