@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.bspline import EdgeForm, SplineGrid, edge_linear
+from ..ops.bspline.refine import RefineResidual, refine
 
 # Under N(0, 1) inputs: E[silu(x)^2], and E[sum over k of B_k(x)^2] on the grid of limit 3.
 SILU_POWER = 0.353
@@ -41,6 +42,18 @@ class EdgeLayer(nn.Module):
         """(..., I) to (..., O)."""
         normed = F.rms_norm(x, x.shape[-1:], eps=NORM_EPSILON)
         return edge_linear(normed, self.weight_JIO, self.grid, self.form)
+
+    def refined(self, cells: int) -> tuple["EdgeLayer", RefineResidual]:
+        """A layer with the same curves on `cells` cells of the same interval, and how far each had to move.
+
+        ops/bspline/refine.py says how. The optimiser's state of the old weight does not fit the new one.
+        """
+        grid = SplineGrid(cells=cells, limit=self.grid.limit)
+        _, inputs, outputs = self.weight_JIO.shape
+        weight_JIO, residual = refine(self.weight_JIO, self.grid, grid)
+        layer = EdgeLayer(inputs, outputs, grid, self.form)
+        layer.weight_JIO = nn.Parameter(weight_JIO, requires_grad=self.weight_JIO.requires_grad)
+        return layer, residual
 
 
 def edge_spreads(inputs: int) -> tuple[float, float]:
