@@ -65,9 +65,7 @@ def model_cost(config: ModelConfig) -> ModelCost:
     total = sum(part.parameters for part in parts) + factors + embedding + norms
     idle = sum(part.parameters - part.active for part in parts)
     edge_flops = config.layers * channel.edge_flops
-    edge_active = config.layers * (
-        channel.edge_parameters and channel.active - (channel.parameters - channel.edge_parameters)
-    )
+    edge_active = config.layers * channel.edge_active + edge_factors
     same_width = config.layers * channel.edge_same_width_flops
     return ModelCost(
         parameters=total,
@@ -154,7 +152,8 @@ def _pair(config: ModelConfig) -> _Part:
     order = config.group_order
     return _Part(
         parameters=plain.parameters // order, active=plain.active // order, flops=plain.flops,
-        edge_parameters=plain.edge_parameters // order, edge_active=plain.edge_parameters // order, edge_flops=plain.edge_flops,
+        edge_parameters=plain.edge_parameters // order, edge_active=plain.edge_active // order,
+        edge_flops=plain.edge_flops,
         edge_same_width_flops=plain.edge_same_width_flops,
     )  # fmt: skip
 
