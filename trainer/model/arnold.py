@@ -8,6 +8,7 @@ Source: MODEL.md section 7; the recomputation is that of reversible residual net
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -41,10 +42,15 @@ class ReversibleStack(nn.ModuleList):
             errors, for memory; 0 stores none. Each inversion adds the rounding of one addition to each stream.
     """
 
+    order_D: Tensor | None
+    back_D: Tensor | None
+
     def __init__(self, blocks: Iterable[nn.Module], order: Sequence[int] | None = None, keep_every: int = 0) -> None:
         super().__init__(blocks)
-        self.order = None if order is None else list(order)
-        self.back = None if order is None else torch.tensor(order).argsort().tolist()
+        # Buffers, not lists: a list of indices would be copied to the device at every use, and waited for.
+        order_D = None if order is None else torch.tensor(order)
+        self.register_buffer("order_D", order_D, persistent=False)
+        self.register_buffer("back_D", None if order_D is None else order_D.argsort(), persistent=False)
         self.keep_every = keep_every or max(1, len(self))
 
     def forward(self, x1: Tensor, x2: Tensor, frame: Frame, shared: Sequence[Tensor] = ()) -> Pair:
@@ -68,18 +74,24 @@ class ReversibleStack(nn.ModuleList):
         """The streams after one block, whose f is `mix_tokens`."""
         y1 = x1 + mix_tokens(x2).to(x1.dtype)
         y2 = x2 + block.mix_channels(y1).to(x2.dtype)
-        return (y1, y2) if self.order is None else (y1[..., self.order], y2[..., self.order])
+        return (y1, y2) if self.order_D is None else (y1[..., self.order_D], y2[..., self.order_D])
 
     def invert(self, block: Shears, y1: Tensor, y2: Tensor, frame: Frame) -> Pair:
         """The streams before a block, to rounding."""
-        if self.back is not None:
-            y1, y2 = y1[..., self.back], y2[..., self.back]
+        y1, y2 = self.in_order(y1, y2)
         x2 = y2 - block.mix_channels(y1).to(y2.dtype)
         return y1 - block.mix_tokens(x2, frame).to(y1.dtype), x2
 
+    def in_order(self, y1: Tensor, y2: Tensor) -> Pair:
+        """Both streams, or their gradients, with the channels that a block's output was reordered from."""
+        return (y1, y2) if self.back_D is None else (y1[..., self.back_D], y2[..., self.back_D])
+
 
 class _Reversible(torch.autograd.Function):
-    """Some blocks: forward without a graph; backward inverts one block after the other and differentiates it alone."""
+    """Some blocks: forward without a graph; backward takes one shear back after the other and differentiates it alone.
+
+    Each f and g is computed once more, and that once gives both the value to subtract and the gradients.
+    """
 
     @staticmethod
     def forward(
@@ -97,14 +109,16 @@ class _Reversible(torch.autograd.Function):
         y1, y2, *parameters = ctx.saved_tensors
         wanted = [parameter for parameter in parameters if parameter.requires_grad]
         sums: list[Tensor | None] = [None] * len(wanted)
+        stack, frame = ctx.stack, ctx.frame
         for number in reversed(ctx.part):
-            block = ctx.stack[number]
-            y1, y2 = (stream.detach().requires_grad_() for stream in ctx.stack.invert(block, y1, y2, ctx.frame))
-            with torch.enable_grad():
-                outputs = _run(ctx.stack, block, y1, y2, ctx.frame)
-            found = torch.autograd.grad(outputs, (y1, y2, *wanted), slopes, allow_unused=True)
-            slopes = found[:2]
-            sums = [_sum(one, other) for one, other in zip(sums, found[2:], strict=True)]
+            block = stack[number]
+            y1, y2 = stack.in_order(y1, y2)
+            slope1, slope2 = stack.in_order(*slopes)
+            added, more, from_g = _retrace(block.mix_channels, y1, slope2, wanted)
+            y2, slope1 = y2 - added, slope1 + more
+            added, more, from_f = _retrace(partial(block.mix_tokens, frame=frame), y2, slope1, wanted)
+            y1, slopes = y1 - added, (slope1, slope2 + more)
+            sums = [_sum(one, _sum(other, third)) for one, other, third in zip(sums, from_g, from_f, strict=True)]
         given = iter(sums)
         rows = [next(given) if parameter.requires_grad else None for parameter in parameters]
         return None, None, None, *slopes, *rows
@@ -126,6 +140,17 @@ def cat_map_order(width: int, a: int = 1, b: int = 1) -> list[int]:
 
 def _run(stack: ReversibleStack, block: Any, x1: Tensor, x2: Tensor, frame: Frame) -> Pair:
     return stack.couple(block, x1, x2, lambda x: block.mix_tokens(x, frame))
+
+
+def _retrace(
+    mix: Callable[[Tensor], Tensor], x: Tensor, slope: Tensor, wanted: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, Sequence[Tensor | None]]:
+    """What `mix` adds for x, and through it the gradients of x and of the parameters."""
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        added = mix(x).to(x.dtype)
+    on_x, *found = torch.autograd.grad(added, (x, *wanted), slope, allow_unused=True)
+    return added.detach(), torch.zeros_like(x) if on_x is None else on_x, found
 
 
 def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:

@@ -123,10 +123,11 @@ class Grove(nn.Module):
         self.subnets.start(generator, output_scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) to (..., D); in training the load of each subnet is counted."""
+        """(..., D) to (..., D); in training the load of each subnet is counted, once per backward pass."""
         x_ND = x.flatten(0, -2) if x.dim() > 1 else x[None]
         choice = self.choice(x_ND)
-        if self.training:
+        # A reversible stack runs a block twice, the first time without gradients.
+        if self.training and torch.is_grad_enabled():
             self.load_E += torch.bincount(choice.expert_Nk.flatten(), minlength=self.experts)
         return dispatch(x_ND, choice, self.experts, self.subnets.runner()).view_as(x)
 

@@ -104,6 +104,23 @@ def test_memory_does_not_grow_with_depth() -> None:
     assert saved_bytes(stack(16, keep_every=4)) == 4 * sizes[0]
 
 
+def test_each_mixer_runs_twice_in_a_training_step() -> None:
+    made, runs = stack(5, keep_every=2), []
+    for part in made.modules():
+        if isinstance(part, nn.Linear):
+            part.register_forward_hook(lambda *_: runs.append(1))
+    y1, y2 = made(*streams(), one_document(2, 5))
+    assert len(runs) == 5 * 2
+    (y1 + y2).sum().backward()
+    assert len(runs) == 2 * 5 * 2
+
+
+def test_orders_of_channels_are_on_the_device_and_in_no_checkpoint() -> None:
+    made = stack(2)
+    assert {name for name, _ in made.named_buffers()} == {"order_D", "back_D"}
+    assert set(made.state_dict()) == {name for name, _ in made.named_parameters()}
+
+
 def test_narrow_blocks_work_on_wide_streams() -> None:
     made = stack(4, dtype=torch.float32).bfloat16()
     x1, x2 = streams(torch.float32)

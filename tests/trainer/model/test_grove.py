@@ -95,6 +95,8 @@ def test_the_load_is_counted_in_training_alone() -> None:
     made(inputs(9).float())
     assert made.load_E.sum() == 0
     made.train()(inputs(9).float())
+    with torch.no_grad():
+        made(inputs(9).float())
     assert made.load_E.sum() == 18
 
 
