@@ -54,8 +54,8 @@ class GroveConfig:
 
     experts: Annotated[int, Range(least=1, most=1024)] = 16
     """Subnets, each of `hidden` channels."""
-    active: Count = 1
-    """Subnets that each token goes through."""
+    active: Count = 2
+    """Subnets that each token goes through. With one alone its share is always 1, and selectors do not learn."""
     selector_rank: Annotated[int, Range(least=1, most=64)] = 8
     """Rows of each subnet's selector."""
     balance_rate: Decay = 1e-3

@@ -227,7 +227,7 @@ def sample(
     from ..training.place import means_local, open_place
     from ..training.runs import pick_run
 
-    options = {"tokens": tokens, "temperature": temperature, "top-k": top_k, "top-p": top_p}
+    options: dict[str, object] = {"tokens": tokens, "temperature": temperature, "top-k": top_k, "top-p": top_p}
     options |= {"seed": seed, "checkpoint": checkpoint}
     with open_place(inventory, local=means_local(inventory, local)) as place:
         words = ["--run-dir", run_dir(place.data_dir, pick_run(place, run)), f"--prompt={prompt}"]

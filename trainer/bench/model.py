@@ -1,7 +1,8 @@
 """`python -m kanctl.trainer.bench.model`: every component of the model against a GPT baseline of as many parameters.
 
-One training of each variant and learning rate on one device; the rate that ends lowest counts. Each finished training is
-written at once, so a run that was cut off, or given --minutes, goes on where it stopped. docs/results.md has the table.
+One training of each variant and learning rate on one device; the rate that gets lowest counts. Each finished training
+is written at once, so a run that was cut off, or given --minutes, goes on where it stopped. docs/results.md has the
+table.
 """
 
 import argparse
@@ -45,7 +46,13 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
         config = variants()[name]
         print(f"{name}, rate {rate:g}", file=sys.stderr)
         optim = OptimConfig(lr_peak=rate, warmup_steps=min(100, options.steps // 10), beta2=0.99)
-        outcome = train(config, optim, plan, text, lambda line: print(f"  {line}", file=sys.stderr))
+        try:
+            outcome = train(config, optim, plan, text, lambda line: print(f"  {line}", file=sys.stderr))
+        except RuntimeError as error:
+            # One model that does not fit or does not run here leaves the others their turn.
+            print(f"  failed: {error}", file=sys.stderr)
+            document["failed"].append({"variant": name, "lr": rate, "error": str(error)[:500]})
+            continue
         document["rows"].append({"variant": name, "lr": rate, **counts(config), **asdict(outcome)})
         options.out.write_text(json.dumps(document, indent=1) + "\n")
     return document
@@ -63,12 +70,12 @@ def _document(options: argparse.Namespace, device: Any, plan: Mapping[str, Any])
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     head = {"device": name, "torch": torch.__version__, "plan": dict(plan), "text": options.text.name}
     if options.out.is_file():
-        document: dict[str, Any] = json.loads(options.out.read_text())
+        document: dict[str, Any] = json.loads(options.out.read_text()) | {"failed": []}
         if {key: document[key] for key in head} != head:
             raise SystemExit(f"{options.out} holds results of another device or plan; name another file with --out")
         return document
     commit = options.commit or _commit()
-    return {"date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": commit, **head, "rows": []}
+    return {"date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": commit, **head, "failed": [], "rows": []}
 
 
 def _commit() -> str:
@@ -103,8 +110,10 @@ def table(document: Mapping[str, Any]) -> str:
     """The results as a Markdown table; equal time is the baseline's whole training."""
     rows = best_rows(document)
     baseline = next((row for row in rows if row["variant"] == "gpt"), None)
-    heads = ("variant", "parameters (active)", "rate", "loss, best", "at the last step", "at the baseline's time")
-    heads += ("tokens/s", "x baseline", "peak MiB", "graph")
+    heads = (
+        "variant", "parameters (active)", "rate", "loss, best", "at the last step", "at the baseline's time",
+        "tokens/s", "x baseline", "peak MiB", "graph",
+    )  # fmt: skip
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in rows:
         time_s = baseline["evals"][-1]["seconds"] if baseline else 0.0
@@ -133,8 +142,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=list(variants()), help="these variants alone")
     parser.add_argument("--minutes", type=float, default=60.0, help="begin no training after so many minutes")
     parser.add_argument("--commit", help="the commit of this code, where there is no git")
-    print(table(bench(parser.parse_args(words))))
-    return 0
+    document = bench(parser.parse_args(words))
+    print(table(document))
+    return 1 if document["failed"] else 0
 
 
 if __name__ == "__main__":

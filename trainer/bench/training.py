@@ -62,7 +62,7 @@ class Trainee:
     def __init__(self, config: ModelConfig, optim: OptimConfig, seed: int, device: torch.device) -> None:
         self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         self.model = KanLM(config, seed=seed).to(device=device, dtype=self.dtype).train()
-        self.weights = list(self.model.parameters())
+        self.weights: list[Tensor] = list(self.model.parameters())
         self.copies = [weight.detach().float().clone().requires_grad_() for weight in self.weights]
         self.rate = torch.tensor(optim.lr_peak, device=device)
         self.clip_norm = optim.clip_norm
@@ -126,7 +126,7 @@ def train(
     tokens_BT = text.batch(plan.sequences, config.context_tokens, generator)
     outcome = Outcome()
     run = _make_step(trainee, tokens_BT, outcome)
-    windows = text.val[: len(text.val) - 1].unfold(0, config.context_tokens + 1, config.context_tokens).split(64)
+    windows = torch.split(text.val.unfold(0, config.context_tokens + 1, config.context_tokens), 64)
     spent_s = 0.0
     for step in range(1, plan.steps + 1):
         batch = text.batch(plan.sequences, config.context_tokens, generator)
@@ -158,7 +158,7 @@ def _make_step(trainee: Trainee, example_BT: Tensor, outcome: Outcome) -> Callab
     inputs_BT = example_BT.clone()
     # A first state for gradients and moments; at rate 0 nothing is learned from it but the moments' start.
     trainee.set_rate(0.0)
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(WARM_UP_STEPS):

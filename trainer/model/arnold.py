@@ -44,6 +44,7 @@ class ReversibleStack(nn.ModuleList):
 
     order_D: Tensor | None
     back_D: Tensor | None
+    home_D: Tensor | None
 
     def __init__(self, blocks: Iterable[nn.Module], order: Sequence[int] | None = None, keep_every: int = 0) -> None:
         super().__init__(blocks)
@@ -51,6 +52,7 @@ class ReversibleStack(nn.ModuleList):
         order_D = None if order is None else torch.tensor(order)
         self.register_buffer("order_D", order_D, persistent=False)
         self.register_buffer("back_D", None if order_D is None else order_D.argsort(), persistent=False)
+        self.register_buffer("home_D", None if order_D is None else self._home(order_D), persistent=False)
         self.keep_every = keep_every or max(1, len(self))
 
     def forward(self, x1: Tensor, x2: Tensor, frame: Frame, shared: Sequence[Tensor] = ()) -> Pair:
@@ -69,6 +71,17 @@ class ReversibleStack(nn.ModuleList):
             part = range(first, min(first + self.keep_every, len(self)))
             x1, x2 = _Reversible.apply(self, part, frame, x1, x2, *parameters)  # type: ignore[no-untyped-call]
         return x1, x2
+
+    def _home(self, order_D: Tensor) -> Tensor:
+        """Where each channel stands after all blocks: what takes them back to where they began."""
+        place_D = torch.arange(len(order_D))
+        for _ in self:
+            place_D = place_D[order_D]
+        return place_D.argsort()
+
+    def at_home(self, x: Tensor) -> Tensor:
+        """A stream after the last block with its channels as they were before the first: the output layer is tied."""
+        return x if self.home_D is None else x[..., self.home_D]
 
     def couple(self, block: Shears, x1: Tensor, x2: Tensor, mix_tokens: Callable[[Tensor], Tensor]) -> Pair:
         """The streams after one block, whose f is `mix_tokens`."""

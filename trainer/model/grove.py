@@ -120,7 +120,9 @@ class Grove(nn.Module):
         self.selector_ErD.copy_(torch.linalg.qr(drawn_EDr).Q.transpose(1, 2))
         self.gate_ED.zero_()
         self.gate_bias_E.fill_(GATE_START)
-        self.subnets.start(generator, output_scale)
+        # Gates, and the mean over k outputs, take from the variance; the outputs start as large as one subnet's.
+        opening = torch.sigmoid(torch.tensor(GATE_START)).item()
+        self.subnets.start(generator, output_scale * self.active**0.5 / opening)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., D); in training the load of each subnet is counted, once per backward pass."""

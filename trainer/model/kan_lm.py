@@ -97,7 +97,9 @@ class KanLM(nn.Module):
 
     def logits(self, streams: tuple[Tensor, ...]) -> Tensor:
         """(..., V) of the streams (..., D) after the last block."""
-        x = streams[0] if len(streams) == 1 else streams[0] + streams[1]
+        x = streams[0]
+        if isinstance(self.blocks, ReversibleStack):
+            x = self.blocks.at_home(streams[0] + streams[1])
         return F.linear(self.norm(x.to(self.embedding.weight.dtype)), self.embedding.weight)
 
     def frame(self, tokens_BT: Tensor) -> Frame:

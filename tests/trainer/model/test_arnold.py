@@ -117,7 +117,7 @@ def test_each_mixer_runs_twice_in_a_training_step() -> None:
 
 def test_orders_of_channels_are_on_the_device_and_in_no_checkpoint() -> None:
     made = stack(2)
-    assert {name for name, _ in made.named_buffers()} == {"order_D", "back_D"}
+    assert {name for name, _ in made.named_buffers()} == {"order_D", "back_D", "home_D"}
     assert set(made.state_dict()) == {name for name, _ in made.named_parameters()}
 
 
@@ -150,3 +150,15 @@ def test_the_cat_map_of_a_square_of_three_is_arnolds() -> None:
     for index in range(9):
         i, j = divmod(index, 3)
         assert order[(i + j) % 3 * 3 + (i + 2 * j) % 3] == index
+
+
+def test_channels_come_home_after_the_last_block() -> None:
+    made = stack(5)
+    for block in made:
+        for weight in block.parameters():
+            weight.data.zero_()
+    x1, x2 = streams()
+    y1, y2 = made(x1, x2, one_document(2, 5))
+    assert not torch.equal(y1, x1)
+    assert torch.equal(made.at_home(y1), x1)
+    assert torch.equal(made.at_home(y2), x2)

@@ -29,8 +29,10 @@ class Choice:
 def selector_scores(x_NI: Tensor, selector_ErI: Tensor) -> Tensor:
     """s_e(x) = ||A_e x|| / ||A_e||_F, (N, E), in float32 at least."""
     wide = torch.promote_types(x_NI.dtype, torch.float32)
-    seen_NEr = (x_NI @ selector_ErI.flatten(0, 1).T).view(len(x_NI), *selector_ErI.shape[:2]).to(wide)
-    scale_E = torch.linalg.vector_norm(selector_ErI.to(wide), dim=(1, 2))
+    # A narrow product would turn one choice in two hundred: scores of neighbours lie close together.
+    selector_ErI = selector_ErI.to(wide)
+    seen_NEr = (x_NI.to(wide) @ selector_ErI.flatten(0, 1).T).view(len(x_NI), *selector_ErI.shape[:2])
+    scale_E = torch.linalg.vector_norm(selector_ErI, dim=(1, 2))
     score_NE: Tensor = torch.linalg.vector_norm(seen_NEr, dim=2) / scale_E
     return score_NE
 
