@@ -4,6 +4,7 @@ The classes say what each value means and which are allowed; fields.py finds eve
 lie in recipes/. No torch here: the command line reads recipes on machines that cannot train.
 """
 
+import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,53 +13,14 @@ from typing import Annotated, Any, Literal
 
 from .errors import Problem, RecipeInvalid
 from .fields import Pattern, Range, build, check_ranges
+from .model_config import Count, Decay, ModelConfig, Positive
 from .recipe_file import find_recipe, line_of, read_toml
 
-Count = Annotated[int, Range(least=1)]
 # A run is called <recipe name>-<date>-<time>, which must fit the 63 letters of a host or unit name.
 RecipeName = Annotated[str, Pattern("[a-z0-9][a-z0-9-]{0,46}", "of 1 to 47 lower-case letters, digits and hyphens")]
 CorpusName = Annotated[str, Pattern("[a-z0-9][a-z0-9-]{0,62}", "of 1 to 63 lower-case letters, digits and hyphens")]
-Positive = Annotated[float, Range(above=0.0)]
 NotNegative = Annotated[float, Range(least=0.0)]
 Fraction = Annotated[float, Range(least=0.0, most=1.0)]
-Decay = Annotated[float, Range(least=0.0, below=1.0)]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
-    """The network. `width % heads` must be 0 and `width / heads` even, because rotary positions turn pairs."""
-
-    layers: Count
-    """Blocks, each one attention and one feed-forward of two edge layers."""
-    width: Count
-    """Channels of the residual stream."""
-    heads: Count
-    context_tokens: Annotated[int, Range(least=2)]
-    """Tokens (bytes) of one training sequence; generation never looks back further."""
-    edge_hidden: Count
-    """Channels between the two edge layers of a feed-forward."""
-    grid_cells: Count = 5
-    """Cells G of each spline's grid; an edge holds G + 3 spline coefficients and one SiLU weight."""
-    grid_limit: Positive = 3.0
-    """The grid spans [-limit, limit]; inputs are normalised to a root mean square of 1 first."""
-    edge_form: Literal["dense", "cell"] = "cell"
-    """How the bases are evaluated: all of them, or the four live ones. The values are the same; cell is quicker."""
-    vocab_size: Annotated[int, Range(least=257, most=65536)] = 257
-    """256 bytes and the end-of-document mark; more only pads the embedding."""
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
-        if self.width % self.heads:
-            text = f"wanted a divisor of width {self.width}, found {self.heads}"
-            raise RecipeInvalid("ModelConfig", [Problem(key="heads", text=text)])
-        if self.head_size % 2:
-            text = f"wanted an even width / heads for rotary positions, found {self.width} / {self.heads}"
-            raise RecipeInvalid("ModelConfig", [Problem(key="heads", text=text)])
-
-    @property
-    def head_size(self) -> int:
-        """Channels of one attention head."""
-        return self.width // self.heads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,14 +36,24 @@ class DataConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimConfig:
-    """AdamW with linear warm-up and cosine decay; the optimiser gets this and nothing else."""
+    """The optimiser and its learning rate; the optimiser gets this and nothing else."""
 
+    kind: Literal["adamw", "muon", "kalman", "kalman-diagonal"] = "adamw"
+    """Muon and Kalman take matrices; vectors, embeddings and grids are AdamW's beside Muon, diagonal Kalman's else."""
     lr_peak: Positive
+    schedule: Literal["cosine", "warmup-stable-decay"] = "cosine"
+    """How the rate falls after the warm-up: half a cosine, or level and then in a line to the end."""
+    decay_fraction: Fraction = 0.2
+    """Of a warmup-stable-decay schedule: the share of all steps, at the end, in which the rate falls."""
     lr_final_fraction: Fraction = 0.1
     """The last step's learning rate over the peak's."""
     warmup_steps: Annotated[int, Range(least=0)]
     beta1: Decay = 0.9
     beta2: Decay = 0.95
+    momentum: Decay = 0.95
+    """Of Muon and of Kalman's matrix form."""
+    refresh_steps: Count = 10
+    """Steps between two refreshes of Kalman's matrices."""
     weight_decay: NotNegative = 0.1
     """Decoupled; on matrices and edge weights, not on vectors."""
     clip_norm: NotNegative = 1.0
@@ -174,8 +146,9 @@ def apply_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
-    """Plain nested values, as config.json holds them; from_dict gives the equal config back."""
-    return asdict(config)
+    """Plain nested values, as config.json holds them, lists too; from_dict gives the equal config back."""
+    tree: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return tree
 
 
 def from_dict(tree: Mapping[str, object], source: str = "config.json") -> RunConfig:

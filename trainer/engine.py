@@ -24,6 +24,7 @@ from .config import OptimConfig, RunConfig
 from .deepspeed_config import deepspeed_config
 from .errors import CheckpointInvalid, TrainingFailed
 from .model import KanLM, next_token_loss
+from .model.grove import Grove
 
 # DeepSpeed 0.19 calls collectives by names that torch 2.13 is about to drop.
 RENAMED_COLLECTIVE = r"`torch\.distributed\.\w+` is deprecated"
@@ -95,6 +96,7 @@ class DeepSpeedEngine:
             betas=(config.optim.beta1, config.optim.beta2),
             fused=device.type == "cuda",
         )
+        self._groves = [module for module in model.modules() if isinstance(module, Grove)]
         self._engine, self._optimiser, _, _ = deepspeed.initialize(
             model=model, optimizer=optimiser, config=deepspeed_config(config, self.world_size)
         )
@@ -109,6 +111,8 @@ class DeepSpeedEngine:
                 loss = next_token_loss(self._engine(tokens_BT[:, :-1]), tokens_BT[:, 1:])
                 self._engine.backward(loss)
                 self._engine.step()
+                for grove in self._groves:
+                    grove.update_balance(dist.all_reduce)
         except torch.OutOfMemoryError as error:
             raise TrainingFailed(
                 f"rank {self.rank}: {len(tokens_BT)} sequences do not fit into the memory of {self._device}: {error}",

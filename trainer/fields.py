@@ -15,7 +15,7 @@ from .errors import Problem, RecipeInvalid
 
 Config = TypeVar("Config")
 
-WORDS = {int: "a whole number", float: "a number", str: "text in quotes"}
+WORDS = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +89,7 @@ def _build(kind: type[Config], tree: Mapping[str, object], prefix: str, problems
             else:
                 problems.append(Problem(key=key, text=f"wanted a section [{key}], found {section!r}"))
         else:
-            value = tree[name]
-            if _base(hint) is float and type(value) is int:
-                value = float(value)
+            value = _plain(hint, tree[name])
             if not _accepts(hint, value):
                 problems.append(Problem(key=key, text=f"wanted {_wanted(hint)}, found {value!r}"))
             values[name] = value
@@ -117,6 +115,19 @@ def _unknown_keys(kind: type, tree: Mapping[str, object], prefix: str) -> Iterat
             yield Problem(key=f"{prefix}{name}", text=f"unknown key; {hint}")
 
 
+def _plain(hint: Any, value: object) -> object:
+    """A whole number where any number is wanted is one; a list of TOML or JSON is a tuple."""
+    if _base(hint) is float and type(value) is int:
+        return float(value)
+    return tuple(value) if _item(hint) is not None and type(value) is list else value
+
+
+def _item(hint: Any) -> Any:
+    """What a list holds, None for what is no list."""
+    base = _base(hint)
+    return get_args(base)[0] if get_origin(base) is tuple else None
+
+
 def _base(hint: Any) -> Any:
     return get_args(hint)[0] if get_origin(hint) is Annotated else hint
 
@@ -126,7 +137,9 @@ def _marks(hint: Any) -> Sequence[object]:
 
 
 def _accepts(hint: Any, value: Any) -> bool:
-    base = _base(hint)
+    base, item = _base(hint), _item(hint)
+    if item is not None:
+        return type(value) is tuple and len(value) > 0 and all(_accepts(item, each) for each in value)
     if get_origin(base) is Literal:
         return type(value) in {type(choice) for choice in get_args(base)} and value in get_args(base)
     if type(value) is not base:
@@ -140,7 +153,9 @@ def _accepts(hint: Any, value: Any) -> bool:
 
 
 def _wanted(hint: Any) -> str:
-    base = _base(hint)
+    base, item = _base(hint), _item(hint)
+    if item is not None:
+        return f"a list, each {_wanted(item)}"
     if get_origin(base) is Literal:
         return "one of " + ", ".join(repr(choice) for choice in get_args(base))
     marks = [mark.words if isinstance(mark, Pattern) else str(mark) for mark in _marks(hint)]

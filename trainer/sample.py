@@ -35,20 +35,26 @@ def sample_run(options: argparse.Namespace) -> dict[str, object]:
     device = "cuda" if options.device == "auto" and torch.cuda.is_available() else options.device.replace("auto", "cpu")
     model, run = load_model(options.run_dir, checkpoint=options.checkpoint, device=device)
     config = SampleConfig(
-        tokens=options.tokens, temperature=options.temperature, top_k=options.top_k, seed=options.seed
+        tokens=options.tokens,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        # Arguments come as text; one that is no valid UTF-8 has its bytes escaped, and the model gets them as they are.
+        stops=tuple(stop.encode("utf-8", "surrogateescape") for stop in options.stop),
+        seed=options.seed,
     )
-    # An argument that is no valid UTF-8 reaches Python with its bytes escaped; the model gets the bytes themselves.
     prompt = options.prompt.encode("utf-8", "surrogateescape")
-    written = bytes(generate(model, prompt, config))
+    written = generate(model, [prompt], config)[0]
     return {
         "recipe": run.name,
         "checkpoint": options.checkpoint,
         "prompt": prompt.decode("utf-8", "replace"),
-        "text": written.decode("utf-8", "replace"),
-        "bytes": len(written),
-        "ended": "length" if len(written) == config.tokens else "end-of-document",
+        "text": written.text.decode("utf-8", "replace"),
+        "bytes": len(written.text),
+        "ended": written.ended,
         "temperature": config.temperature,
         "top_k": config.top_k,
+        "top_p": config.top_p,
         "seed": config.seed,
     }
 
@@ -63,10 +69,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tokens", type=_number(int, 1), default=200, help="bytes to write at most")
     parser.add_argument("--temperature", type=_number(float, 0), default=0.8, help="0 takes the likeliest byte")
     parser.add_argument("--top-k", type=_number(int, 0), default=0, help="draw from the k likeliest bytes; 0: all")
+    parser.add_argument("--top-p", type=_share, default=1.0, help="draw from the likeliest bytes that add up to p")
+    parser.add_argument("--stop", action="append", default=[], help="end before this text; may be given several times")
     parser.add_argument("--seed", type=_number(int, 0), default=0, help="the same seed writes the same text")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if there is one")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     return parser
+
+
+def _share(word: str) -> float:
+    """An argument type: a number above 0, up to 1."""
+    value = float(word)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"wanted a number above 0, up to 1, found {word}")
+    return value
 
 
 def _number(kind: type[int] | type[float], least: int) -> Callable[[str], float]:

@@ -207,6 +207,8 @@ def sample(
     tokens: Annotated[int, typer.Option(min=1, max=100_000, help="Bytes to write.")] = 200,
     temperature: Annotated[float, typer.Option(min=0.0, max=10.0, help="0 takes the likeliest byte.")] = 0.8,
     top_k: Annotated[int, typer.Option(min=0, max=257, help="Draw from the k likeliest bytes; 0: from all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Draw from the likeliest bytes that add up to p, up to 1.")] = 1.0,
+    stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given several times.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same text.")] = 0,
     checkpoint: CheckpointOption = "last",
     inventory: InventoryOption = None,
@@ -225,9 +227,10 @@ def sample(
     from ..training.place import means_local, open_place
     from ..training.runs import pick_run
 
-    options = {"tokens": tokens, "temperature": temperature, "top-k": top_k, "seed": seed, "checkpoint": checkpoint}
+    options: dict[str, object] = {"tokens": tokens, "temperature": temperature, "top-k": top_k, "top-p": top_p}
+    options |= {"seed": seed, "checkpoint": checkpoint}
     with open_place(inventory, local=means_local(inventory, local)) as place:
         words = ["--run-dir", run_dir(place.data_dir, pick_run(place, run)), f"--prompt={prompt}"]
-        words += [f"--{key}={value}" for key, value in options.items()]
+        words += [*(f"--{key}={value}" for key, value in options.items()), *(f"--stop={text}" for text in stop or ())]
         answer = place.run_module("sample", [*words, *(["--json"] if as_json else [])]).require()
     print_answer(answer.rstrip("\n"))

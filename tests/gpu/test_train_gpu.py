@@ -30,7 +30,7 @@ pytestmark = [
 ]
 
 MICRO = [
-    *("model.layers=2", "model.width=64", "model.heads=2", "model.context_tokens=64", "model.edge_hidden=64"),
+    *("model.layers=2", "model.width=64", "model.heads=2", "model.context_tokens=64", "model.hidden=64"),
     *("engine.device=cuda", "engine.dtype=bfloat16", "train.sequences_per_rank=16", "train.steps=60"),
     *("train.log_every_steps=5", "train.eval_every_steps=30", "train.eval_sequences=8"),
     *("train.checkpoint_every_steps=30", "optim.warmup_steps=5", "optim.lr_peak=0.008"),

@@ -17,7 +17,7 @@ from kanctl.trainer.model import KanLM
 from kanctl.trainer.prepare import prepare_corpus
 
 MICRO = [
-    *("model.layers=1", "model.width=16", "model.heads=2", "model.context_tokens=16", "model.edge_hidden=8"),
+    *("model.layers=1", "model.width=16", "model.heads=2", "model.context_tokens=16", "model.hidden=8"),
     *("optim.warmup_steps=2", "train.sequences_per_rank=2", "train.eval_sequences=3", "train.steps=8"),
     *("train.log_every_steps=2", "train.eval_every_steps=4", "train.checkpoint_every_steps=4"),
 ]

@@ -106,7 +106,7 @@ def test_another_number_of_processes_is_refused(
 def test_another_model_is_refused_other_intervals_are_not(tmp_path: Path, micro_config: RunConfig, engine: Any) -> None:
     save_checkpoint(engine, tmp_path, micro_config, 4)
     with pytest.raises(CheckpointInvalid, match="another model"):
-        resume(engine, tmp_path, apply_overrides(micro_config, ["model.edge_hidden=9"]))
+        resume(engine, tmp_path, apply_overrides(micro_config, ["model.hidden=9"]))
     longer = replace(micro_config, train=replace(micro_config.train, steps=99))
     assert resume(engine, tmp_path, longer) == 4
 

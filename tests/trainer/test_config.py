@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from kanctl.errors import BadInputError
-from kanctl.trainer.config import ModelConfig, RunConfig, apply_overrides, from_dict, load_recipe, to_dict
+from kanctl.trainer.config import RunConfig, apply_overrides, from_dict, load_recipe, to_dict
 from kanctl.trainer.errors import RecipeInvalid
+from kanctl.trainer.model_config import ModelConfig
 
 GOOD = """\
 name = "mine"
@@ -20,7 +21,7 @@ layers = 1
 width = 32
 heads = 2
 context_tokens = 16
-edge_hidden = 32
+hidden = 32
 grid_limit = 2
 
 [data]
@@ -172,7 +173,7 @@ def test_an_override_cannot_smuggle_in_a_second_line(tmp_path: Path) -> None:
 
 def test_configs_made_in_code_are_checked_too() -> None:
     with pytest.raises(RecipeInvalid, match="layers: wanted a whole number of at least 1, found 0"):
-        ModelConfig(layers=0, width=32, heads=2, context_tokens=16, edge_hidden=32)
+        ModelConfig(layers=0, width=32, heads=2, context_tokens=16, hidden=32)
 
 
 def test_a_config_json_of_another_version_names_the_file() -> None:

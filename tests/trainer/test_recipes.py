@@ -41,6 +41,6 @@ def test_tiny_runs_on_a_cpu_and_base_has_a_hundred_million_parameters() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_an_unknown_key_in_a_copy_of_a_recipe_names_the_nearest(name: str, tmp_path: Path) -> None:
     copy = tmp_path / "copy.toml"
-    copy.write_text(shipped_recipes()[name].read_text(encoding="utf-8").replace("edge_hidden", "edge_hiden"))
-    with pytest.raises(RecipeInvalid, match=r"model\.edge_hiden: unknown key; the nearest is model\.edge_hidden"):
+    copy.write_text(shipped_recipes()[name].read_text(encoding="utf-8").replace("hidden", "hiden"))
+    with pytest.raises(RecipeInvalid, match=r"model\.hiden: unknown key; the nearest is model\.hidden"):
         load_recipe(copy)

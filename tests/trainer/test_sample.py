@@ -10,7 +10,7 @@ from kanctl.trainer.config import apply_overrides, load_recipe, to_dict
 from kanctl.trainer.model import KanLM
 from kanctl.trainer.sample import main
 
-SMALL = ["model.layers=1", "model.width=16", "model.heads=2", "model.context_tokens=8", "model.edge_hidden=8"]
+SMALL = ["model.layers=1", "model.width=16", "model.heads=2", "model.context_tokens=8", "model.hidden=8"]
 
 
 @pytest.fixture(scope="module")

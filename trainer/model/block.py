@@ -1,29 +1,108 @@
-"""One block of the model: attention, then the feed-forward of edge layers, each added to the residual stream."""
+"""One block of the model: a token mixer, then a channel mixer, each added to the residual stream.
+
+Which ones they are is layers.py's to say; a block knows what both kinds have in common.
+Letters: B batch, T tokens, D width, F features of the lexer.
+"""
+
+from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import ModelConfig
 from .attention import CausalAttention
-from .edge import NORM_EPSILON, FeedForward
+from .edge import NORM_EPSILON
+from .frame import Frame
+
+
+class TokenMixer(Protocol):
+    """What mixes tokens: nothing of a later token or another document reaches an output."""
+
+    def start(self, generator: torch.Generator, output_scale: float) -> None:
+        """Draw start values; what it adds to the stream is scaled by `output_scale`."""
+        ...
+
+    def __call__(self, x_BTD: Tensor, frame: Frame) -> Tensor:
+        """(B, T, D) to (B, T, D)."""
+        ...
+
+    def prefill(self, x_BTD: Tensor, frame: Frame) -> tuple[Tensor, Any]:
+        """The same values, and the state that `step` goes on from."""
+        ...
+
+    def step(self, x_BD: Tensor, position_B: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """One more token of each row; position 0 begins a document."""
+        ...
+
+
+class ChannelMixer(Protocol):
+    """What mixes the channels of each token by itself."""
+
+    def start(self, generator: torch.Generator, output_scale: float) -> None:
+        """Draw start values; what it adds to the stream is scaled by `output_scale`."""
+        ...
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., D)."""
+        ...
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + feed_forward(x), whose edge layers normalise by themselves."""
+    """x + mixer(norm(x)), then x + channel(norm(x)).
 
-    def __init__(self, config: ModelConfig) -> None:
+    Args:
+        width: D.
+        mixer: a TokenMixer.
+        channel: a ChannelMixer.
+        normalise_channel: False for channel mixers that normalise their own input, such as edge layers.
+        dropout: share of what a mixer adds that is set to zero in training.
+    """
+
+    def __init__(
+        self, width: int, mixer: nn.Module, channel: nn.Module, *, normalise_channel: bool, dropout: float = 0.0
+    ) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(config.width, eps=NORM_EPSILON)
-        self.attention = CausalAttention(config)
-        self.feed_forward = FeedForward(config)
+        self.mixer_norm = nn.RMSNorm(width, eps=NORM_EPSILON)
+        self.mixer = mixer
+        self.channel_norm = nn.RMSNorm(width, eps=NORM_EPSILON) if normalise_channel else nn.Identity()
+        self.channel = channel
+        self.dropout = dropout
 
     def start(self, generator: torch.Generator, output_scale: float) -> None:
         """Draw the start values of all weights."""
-        self.attention.start(generator, output_scale)
-        self.feed_forward.start(generator, output_scale)
+        self.mixer.start(generator, output_scale)  # type: ignore[operator]
+        self.channel.start(generator, output_scale)  # type: ignore[operator]
 
-    def forward(self, x_BTD: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, x_BTD: Tensor, frame: Frame) -> Tensor:
         """The residual stream after this block."""
-        x_BTD = x_BTD + self.attention(self.norm(x_BTD), turns)
-        out: Tensor = x_BTD + self.feed_forward(x_BTD)
+        x_BTD = x_BTD + self.mix_tokens(x_BTD, frame)
+        return x_BTD + self.mix_channels(x_BTD)
+
+    def mix_tokens(self, x_BTD: Tensor, frame: Frame) -> Tensor:
+        """What the token mixer adds, in the weights' dtype."""
+        return self._dropped(self.mixer(self._entering(x_BTD), frame))
+
+    def mix_channels(self, x: Tensor) -> Tensor:
+        """What the channel mixer adds to tokens in any shape (..., D), in the weights' dtype."""
+        return self._dropped(self.channel(self.channel_norm(x.to(self.mixer_norm.weight.dtype))))
+
+    @torch.no_grad()
+    def prefill(self, x_BTD: Tensor, frame: Frame) -> tuple[Tensor, Any]:
+        """The values of mix_tokens, and the mixer's state after the last token."""
+        mixed: tuple[Tensor, Any] = self.mixer.prefill(self._entering(x_BTD), frame)  # type: ignore[operator]
+        return mixed
+
+    @torch.no_grad()
+    def step(self, x_BD: Tensor, position_B: Tensor, state: Any, knowledge_BF: Tensor | None) -> tuple[Tensor, Any]:
+        """What the token mixer adds to one more token of each row, and the state to go on from."""
+        if isinstance(self.mixer, CausalAttention):
+            return self.mixer.step(self._entering(x_BD), position_B, state, knowledge_BF)
+        mixed: tuple[Tensor, Any] = self.mixer.step(self._entering(x_BD), position_B, state)  # type: ignore[operator]
+        return mixed
+
+    def _entering(self, x: Tensor) -> Tensor:
+        out: Tensor = self.mixer_norm(x.to(self.mixer_norm.weight.dtype))
         return out
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x

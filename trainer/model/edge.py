@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import ModelConfig
 from ..ops.bspline import EdgeForm, SplineGrid, edge_linear
+from ..ops.bspline.refine import RefineResidual, refine
 
 # Under N(0, 1) inputs: E[silu(x)^2], and E[sum over k of B_k(x)^2] on the grid of limit 3.
 SILU_POWER = 0.353
@@ -34,9 +34,7 @@ class EdgeLayer(nn.Module):
     @torch.no_grad()
     def start(self, generator: torch.Generator, scale: float = 1.0) -> None:
         """Draw weights that keep the variance of N(0, 1) inputs times `scale` squared."""
-        inputs = self.weight_JIO.shape[1]
-        spline_sd = scale * (SPLINE_SHARE / (BASES_POWER * inputs)) ** 0.5
-        silu_sd = scale * ((1 - SPLINE_SHARE) / (SILU_POWER * inputs)) ** 0.5
+        spline_sd, silu_sd = (scale * spread for spread in edge_spreads(self.weight_JIO.shape[1]))
         self.weight_JIO[:-1].normal_(0, spline_sd, generator=generator)
         self.weight_JIO[-1].normal_(0, silu_sd, generator=generator)
 
@@ -45,20 +43,36 @@ class EdgeLayer(nn.Module):
         normed = F.rms_norm(x, x.shape[-1:], eps=NORM_EPSILON)
         return edge_linear(normed, self.weight_JIO, self.grid, self.form)
 
+    def refined(self, cells: int) -> tuple["EdgeLayer", RefineResidual]:
+        """A layer with the same curves on `cells` cells of the same interval, and how far each had to move.
+
+        ops/bspline/refine.py says how. The optimiser's state of the old weight does not fit the new one.
+        """
+        grid = SplineGrid(cells=cells, limit=self.grid.limit)
+        _, inputs, outputs = self.weight_JIO.shape
+        weight_JIO, residual = refine(self.weight_JIO, self.grid, grid)
+        layer = EdgeLayer(inputs, outputs, grid, self.form)
+        layer.weight_JIO = nn.Parameter(weight_JIO, requires_grad=self.weight_JIO.requires_grad)
+        return layer, residual
+
+
+def edge_spreads(inputs: int) -> tuple[float, float]:
+    """Standard deviations of coefficients and of SiLU weights that keep the variance. Source: MODEL.md section 1."""
+    return (SPLINE_SHARE / (BASES_POWER * inputs)) ** 0.5, ((1 - SPLINE_SHARE) / (SILU_POWER * inputs)) ** 0.5
+
 
 class FeedForward(nn.Module):
-    """Two edge layers, width to edge_hidden and back; each normalises its own input."""
+    """Two edge layers of any kind, width to hidden and back; each normalises its own input."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, enter: nn.Module, leave: nn.Module) -> None:
         super().__init__()
-        grid = SplineGrid(cells=config.grid_cells, limit=config.grid_limit)
-        self.enter = EdgeLayer(config.width, config.edge_hidden, grid, config.edge_form)
-        self.leave = EdgeLayer(config.edge_hidden, config.width, grid, config.edge_form)
+        self.enter = enter
+        self.leave = leave
 
     def start(self, generator: torch.Generator, output_scale: float) -> None:
         """Draw start values; the layer that writes to the residual stream is scaled by `output_scale`."""
-        self.enter.start(generator)
-        self.leave.start(generator, output_scale)
+        self.enter.start(generator)  # type: ignore[operator]
+        self.leave.start(generator, output_scale)  # type: ignore[operator]
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """What to add to the residual stream, (B, T, D)."""

@@ -1,6 +1,7 @@
 """Where the tokens of a batch stand in their documents: all that a mixer knows besides the channels.
 
-Letters: B batch, T tokens. A document never sees another one, so a row may hold several, or padding before one.
+Letters: B batch, T tokens, F features. A document never sees another one, so a row may hold several, or padding before
+one.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ class Frame:
     """int64, place in the document from 0; a 0 begins a document."""
     is_one_document: bool
     """Each row is one document from its first token on: mixers may take their shorter way."""
+    knowledge_BTF: Tensor | None = None
+    """int64, what a lexer knows at each token, as lexer.lex_batch gives it, for mixers with a knowledge bias."""
 
     @property
     def first_BT(self) -> Tensor:

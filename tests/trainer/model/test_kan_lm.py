@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from kanctl.trainer.config import ModelConfig, load_recipe
-from kanctl.trainer.model import KanLM, next_token_loss
+from kanctl.trainer.config import load_recipe
+from kanctl.trainer.model import END_OF_DOCUMENT, KanLM, next_token_loss
+from kanctl.trainer.model_config import ModelConfig
 
-CONFIG = ModelConfig(layers=2, width=24, heads=2, context_tokens=19, edge_hidden=20)
+CONFIG = ModelConfig(layers=2, width=24, heads=2, context_tokens=19, hidden=20)
 FORMS = pytest.mark.parametrize("form", ["dense", "cell"])
 
 
@@ -47,6 +48,15 @@ def test_each_token_sees_all_earlier_ones() -> None:
     model.embedding.register_forward_hook(lambda *_: embedded)
     (slope,) = torch.autograd.grad(model(tokens(1, 9))[0, -1].square().sum(), embedded)
     assert (slope[0].norm(dim=-1) > 0).all()
+
+
+def test_a_document_does_not_see_the_one_before_it() -> None:
+    model = KanLM(CONFIG, seed=0).double()
+    first, other, second = tokens(2, 8, seed=3) % 256, tokens(2, 8, seed=4) % 256, tokens(2, 10, seed=5) % 256
+    first[:, -1] = other[:, -1] = END_OF_DOCUMENT
+    logits = [model(torch.cat([before, second], 1)) for before in (first, other)]
+    assert torch.equal(logits[0][:, 8:], logits[1][:, 8:])
+    torch.testing.assert_close(logits[0][:, 8:], model(second), rtol=0, atol=1e-12)
 
 
 def test_one_seed_makes_one_model_bit_for_bit_and_another_seed_another() -> None:

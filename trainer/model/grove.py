@@ -1,0 +1,154 @@
+"""KalmaGrove as a channel mixer: subnets, their selectors, gates, and the offsets that keep their load even.
+
+Letters: D width, M hidden channels of a subnet, E experts (subnets), r selector rank, J weights of an edge, N tokens.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops.bspline import EdgeForm, SplineGrid, edge_linear
+from ..ops.grove import Choice, choose, dispatch, selector_scores
+from .edge import NORM_EPSILON, edge_spreads
+from .mlp import GATE_POWER
+
+# Gates start nearly open: sigmoid(2) = 0.88.
+GATE_START = 2.0
+
+
+class KanSubnets(nn.Module):
+    """E pairs of edge layers, D to M to D, each weight one tensor for all."""
+
+    def __init__(self, experts: int, width: int, hidden: int, grid: SplineGrid, form: EdgeForm = "cell") -> None:
+        super().__init__()
+        self.grid, self.form = grid, form
+        self.enter_EJIO = nn.Parameter(torch.empty(experts, grid.bases + 1, width, hidden))
+        self.leave_EJIO = nn.Parameter(torch.empty(experts, grid.bases + 1, hidden, width))
+
+    @torch.no_grad()
+    def start(self, generator: torch.Generator, output_scale: float) -> None:
+        """Draw weights as single edge layers do."""
+        for weight_EJIO, scale in ((self.enter_EJIO, 1.0), (self.leave_EJIO, output_scale)):
+            spline_sd, silu_sd = edge_spreads(weight_EJIO.shape[2])
+            weight_EJIO[:, :-1].normal_(0, scale * spline_sd, generator=generator)
+            weight_EJIO[:, -1].normal_(0, scale * silu_sd, generator=generator)
+
+    def runner(self) -> Callable[[int, Tensor], Tensor]:
+        """A function of an expert's number and its rows (M, D); its layers normalise their inputs."""
+        # Unbound at once: a slice's gradient would fill a tensor of all experts for each of them.
+        pairs = list(zip(self.enter_EJIO.unbind(), self.leave_EJIO.unbind(), strict=True))
+
+        def run(expert: int, x_MD: Tensor) -> Tensor:
+            for weight_JIO in pairs[expert]:
+                normed = F.rms_norm(x_MD, x_MD.shape[-1:], eps=NORM_EPSILON)
+                x_MD = edge_linear(normed, weight_JIO, self.grid, self.form)
+            return x_MD
+
+        return run
+
+
+class GatedSubnets(nn.Module):
+    """E gated pairs of linear layers, D to M to D, each weight one tensor for all."""
+
+    def __init__(self, experts: int, width: int, hidden: int) -> None:
+        super().__init__()
+        self.enter_EIO = nn.Parameter(torch.empty(experts, width, 2 * hidden))
+        self.leave_EIO = nn.Parameter(torch.empty(experts, hidden, width))
+
+    @torch.no_grad()
+    def start(self, generator: torch.Generator, output_scale: float) -> None:
+        """Draw weights as a single gated pair does."""
+        self.enter_EIO.normal_(0, self.enter_EIO.shape[1] ** -0.5, generator=generator)
+        self.leave_EIO.normal_(0, output_scale * (GATE_POWER * self.leave_EIO.shape[1]) ** -0.5, generator=generator)
+
+    def runner(self) -> Callable[[int, Tensor], Tensor]:
+        """A function of an expert's number and its rows (M, D)."""
+        pairs = list(zip(self.enter_EIO.unbind(), self.leave_EIO.unbind(), strict=True))
+
+        def run(expert: int, x_MD: Tensor) -> Tensor:
+            enter_IO, leave_IO = pairs[expert]
+            gate, value = (x_MD @ enter_IO).chunk(2, dim=-1)
+            return (F.silu(gate) * value) @ leave_IO
+
+        return run
+
+
+class Grove(nn.Module):
+    """A channel mixer of E subnets, of which each token uses `active`.
+
+    Args:
+        width: D. Inputs are expected at a root mean square of about one, because gates depend on their size.
+        subnets: KanSubnets or GatedSubnets of as many experts.
+        experts: E; active: k; selector_rank: r.
+        balance_rate: by how much update_balance moves an offset.
+
+    Source: MODEL.md section 2; trainer/ops/grove/README.md. The offsets are those of arXiv 2408.15664.
+    """
+
+    balance_ticks_E: Tensor
+    load_E: Tensor
+
+    def __init__(
+        self,
+        width: int,
+        subnets: KanSubnets | GatedSubnets,
+        *,
+        experts: int,
+        active: int,
+        selector_rank: int = 8,
+        balance_rate: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        if not 1 <= active <= experts or not 1 <= selector_rank <= width:
+            found = f"{active} of {experts} and rank {selector_rank}"
+            raise ValueError(f"wanted 1 <= active <= experts and a selector rank of at most {width}, found {found}")
+        self.subnets = subnets
+        self.experts, self.active, self.balance_rate = experts, active, balance_rate
+        self.selector_ErD = nn.Parameter(torch.empty(experts, selector_rank, width))
+        self.gate_ED = nn.Parameter(torch.empty(experts, width))
+        self.gate_bias_E = nn.Parameter(torch.empty(experts))
+        # b = rate * ticks: whole numbers stay exact when an engine casts the model to bfloat16.
+        self.register_buffer("balance_ticks_E", torch.zeros(experts, dtype=torch.int64))
+        self.register_buffer("load_E", torch.zeros(experts, dtype=torch.int64), persistent=False)
+
+    @torch.no_grad()
+    def start(self, generator: torch.Generator, output_scale: float) -> None:
+        """Selectors with orthonormal rows, gates nearly open, even offsets; the subnets as they start alone."""
+        drawn_EDr = torch.randn(self.selector_ErD.transpose(1, 2).shape, generator=generator, dtype=torch.float64)
+        self.selector_ErD.copy_(torch.linalg.qr(drawn_EDr).Q.transpose(1, 2))
+        self.gate_ED.zero_()
+        self.gate_bias_E.fill_(GATE_START)
+        # Gates, and the mean over k outputs, take from the variance; the outputs start as large as one subnet's.
+        opening = torch.sigmoid(torch.tensor(GATE_START)).item()
+        self.subnets.start(generator, output_scale * self.active**0.5 / opening)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., D); in training the load of each subnet is counted, once per backward pass."""
+        x_ND = x.flatten(0, -2) if x.dim() > 1 else x[None]
+        choice = self.choice(x_ND)
+        # A reversible stack runs a block twice, the first time without gradients.
+        if self.training and torch.is_grad_enabled():
+            self.load_E += torch.bincount(choice.expert_Nk.flatten(), minlength=self.experts)
+        return dispatch(x_ND, choice, self.experts, self.subnets.runner()).view_as(x)
+
+    def choice(self, x_ND: Tensor) -> Choice:
+        """Which subnets tokens use, and how much of each."""
+        score_NE = selector_scores(x_ND, self.selector_ErD)
+        gate_logit_NE = F.linear(x_ND, self.gate_ED, self.gate_bias_E)
+        offset_E = self.balance_ticks_E.to(score_NE.dtype) * self.balance_rate
+        return choose(score_NE, gate_logit_NE, offset_E, self.active)
+
+    @torch.no_grad()
+    def update_balance(self, add_up: Callable[[Tensor], object] | None = None) -> None:
+        """After each step: raise the offsets of subnets below the mean load, lower the others'; begin to count anew.
+
+        Args:
+            add_up: sums a tensor over all ranks in place; None where there is one.
+        """
+        load_E = self.load_E.clone()
+        if add_up is not None:
+            add_up(load_E)
+        self.balance_ticks_E += torch.sign(load_E.sum() - self.experts * load_E)
+        self.load_E.zero_()

@@ -1,0 +1,162 @@
+"""Multi-resolution attention: exact keys in a window, mean keys of blocks before it; for sequences and for one token.
+
+README.md has the mathematics. Memory is O(T (window + T / size)): scores are made for chunks of queries and the keys
+that they can reach. The scores and the softmax are in float32 at least.
+
+Letters: B batch, T tokens, H heads, C head size, N blocks of one level, J keys that a chunk reaches, R slots of the
+ring.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .resolutions import Fuse, Resolutions, block_ends, pool_blocks
+
+__all__ = [
+    "Fuse",
+    "Resolutions",
+    "block_ends",
+    "multi_resolution_attention",
+    "multi_resolution_step",
+    "pool_blocks",
+]
+
+# Below this many queries a product of a chunk is too small to be worth its call.
+CHUNK_LEAST = 16
+
+
+def multi_resolution_attention(
+    q_BHTC: Tensor,
+    k_BHTC: Tensor,
+    v_BHTC: Tensor,
+    blocks: Sequence[tuple[Tensor, Tensor]],
+    position_BT: Tensor,
+    resolutions: Resolutions,
+) -> Tensor:
+    """What each token takes from its document so far, (B, H, T, C) in v's dtype.
+
+    Args:
+        q_BHTC: queries.
+        k_BHTC: exact keys.
+        v_BHTC: exact values.
+        blocks: for each level the keys and the values (B, H, T // size, C) of the blocks in the order of block_ends.
+        position_BT: int64 places in the documents, or (1, T) for all rows.
+        resolutions: window, levels and how to fuse.
+    """
+    if len(blocks) != len(resolutions.levels):
+        raise ValueError(f"wanted blocks of {len(resolutions.levels)} levels, found {len(blocks)}")
+    q_BHTC, k_BHTC, wide_v_BHTC = _wide(q_BHTC) * q_BHTC.shape[-1] ** -0.5, _wide(k_BHTC), _wide(v_BHTC)
+    tokens = q_BHTC.shape[2]
+    chunk = min(max(resolutions.window, CHUNK_LEAST), tokens)
+    back = min(resolutions.reach - 1, tokens - 1)
+    scores = [_window_scores(q_BHTC, k_BHTC, position_BT, resolutions, chunk, back)]
+    values = []
+    for size, (key_BHNC, value_BHNC) in zip(resolutions.levels, blocks, strict=True):
+        # A row shorter than a block has none; the other levels do not depend on it.
+        if tokens >= size:
+            scores.append(_block_scores(q_BHTC, _wide(key_BHNC), position_BT, resolutions, size))
+            values.append(_wide(value_BHNC))
+    window_BHTJ, *others = _shares(scores, resolutions.fuse)
+    mixed_BHTC = _window_values(window_BHTJ, wide_v_BHTC, chunk, back)
+    for share_BHTN, value_BHNC in zip(others, values, strict=True):
+        mixed_BHTC = mixed_BHTC + share_BHTN @ value_BHNC
+    return mixed_BHTC.to(v_BHTC.dtype)
+
+
+def multi_resolution_step(
+    q_BHC: Tensor,
+    window: tuple[Tensor, Tensor],
+    blocks: Sequence[tuple[Tensor, Tensor]],
+    position_B: Tensor,
+    resolutions: Resolutions,
+) -> Tensor:
+    """The same for one token per row, (B, H, C) in the values' dtype.
+
+    Args:
+        q_BHC: queries.
+        window: keys and values (B, H, R, C), R = resolutions.reach; slot place % R holds a place of the document, the
+            token itself included. Slots that no place was written to hold anything finite.
+        blocks: for each level keys and values (B, H, slots, C); slot j holds block j once that is complete.
+        position_B: int64, the tokens' places in their documents.
+        resolutions: window, levels and how to fuse.
+    """
+    query_BH1C = _wide(q_BHC)[:, :, None] * q_BHC.shape[-1] ** -0.5
+    slot_R = torch.arange(resolutions.reach, device=q_BHC.device)
+    place_BR = position_B[:, None] - (position_B[:, None] - slot_R) % resolutions.reach
+    visible = [place_BR >= resolutions.window_begin(position_B)[:, None]]
+    bias = [0.0]
+    for size, (key_BHNC, _) in zip(resolutions.levels, blocks, strict=True):
+        slot_N = torch.arange(key_BHNC.shape[2], device=q_BHC.device)
+        visible.append(slot_N < resolutions.old_blocks(position_B, size)[:, None])
+        bias.append(math.log(size))
+    sources = [window, *blocks]
+    scores = [
+        (query_BH1C @ _wide(key).transpose(-1, -2) + more).masked_fill(~seen[:, None, None], -torch.inf)
+        for (key, _), more, seen in zip(sources, bias, visible, strict=True)
+    ]
+    shares = _shares(scores, resolutions.fuse)
+    mixed = [share @ _wide(value) for share, (_, value) in zip(shares, sources, strict=True)]
+    return torch.stack(mixed).sum(0)[:, :, 0].to(window[1].dtype)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _window_scores(
+    q_BHTC: Tensor, k_BHTC: Tensor, position_BT: Tensor, resolutions: Resolutions, chunk: int, back: int
+) -> Tensor:
+    """(B, H, T, J): scores of exact keys, J = back + chunk; column j is key `back` before the chunk, plus j."""
+    tokens = q_BHTC.shape[2]
+    query_BHXUC = torch.unflatten(F.pad(q_BHTC, (0, 0, 0, -tokens % chunk)), 2, (-1, chunk))
+    score_BHTJ = (query_BHXUC @ _reachable(k_BHTC, chunk, back)).flatten(2, 3)[:, :, :tokens]
+    index_T = torch.arange(tokens, device=q_BHTC.device)
+    begin_BT = index_T - position_BT + resolutions.window_begin(position_BT)
+    index_TJ = (index_T // chunk * chunk - back)[:, None] + torch.arange(back + chunk, device=q_BHTC.device)
+    visible_BTJ = (begin_BT[..., None] <= index_TJ) & (index_TJ <= index_T[:, None])
+    return score_BHTJ.masked_fill(~visible_BTJ[:, None], -torch.inf)
+
+
+def _window_values(share_BHTJ: Tensor, v_BHTC: Tensor, chunk: int, back: int) -> Tensor:
+    tokens = v_BHTC.shape[2]
+    share_BHXUJ = torch.unflatten(F.pad(share_BHTJ, (0, 0, 0, -tokens % chunk)), 2, (-1, chunk))
+    return (share_BHXUJ @ _reachable(v_BHTC, chunk, back).transpose(-1, -2)).flatten(2, 3)[:, :, :tokens]
+
+
+def _reachable(x_BHTC: Tensor, chunk: int, back: int) -> Tensor:
+    """(B, H, X, C, J): for each of X chunks the tokens in it and `back` before it, zeros beyond the row."""
+    return F.pad(x_BHTC, (0, 0, back, -x_BHTC.shape[2] % chunk)).unfold(2, back + chunk, chunk)
+
+
+def _block_scores(q_BHTC: Tensor, key_BHNC: Tensor, position_BT: Tensor, resolutions: Resolutions, size: int) -> Tensor:
+    """(B, H, T, N): scores of a level's blocks, log(size) added, since a block stands for so many keys."""
+    index_T = torch.arange(q_BHTC.shape[2], device=q_BHTC.device)
+    end_BN = block_ends(position_BT, size)
+    first_BT = index_T - position_BT
+    visible_BTN = (first_BT[..., None] <= end_BN[:, None]) & (end_BN[:, None] <= index_T[:, None] - resolutions.window)
+    score_BHTN = q_BHTC @ key_BHNC.transpose(-1, -2) + math.log(size)
+    return score_BHTN.masked_fill(~visible_BTN[:, None], -torch.inf)
+
+
+def _shares(scores: Sequence[Tensor], fuse: Fuse) -> list[Tensor]:
+    """What each key contributes, for each resolution; all of a token's together sum to one.
+
+    Args:
+        scores: per resolution (..., keys), -inf where a key is not visible. The first has a visible key in each row.
+        fuse: softmax over all of them, or the mean of the resolutions that have a visible key.
+    """
+    least = torch.finfo(scores[0].dtype).min
+    most = [score.detach().amax(-1, keepdim=True).clamp(min=least) for score in scores]
+    if fuse == "softmax":
+        most = [torch.stack(most).amax(0)] * len(scores)
+    parts = [(score - top).exp() for score, top in zip(scores, most, strict=True)]
+    sums = [part.sum(-1, keepdim=True) for part in parts]
+    if fuse == "softmax":
+        total = torch.stack(sums).sum(0)
+        return [part / total for part in parts]
+    resolutions = torch.stack([whole > 0 for whole in sums]).sum(0)
+    return [part / torch.where(whole > 0, whole * resolutions, 1) for part, whole in zip(parts, sums, strict=True)]
