@@ -97,7 +97,7 @@ def best_rows(document: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def lowest(row: Mapping[str, Any]) -> float:
     """The lowest validation loss of a training, nats per byte."""
-    return min(each["val_loss_nats"] for each in row["evals"])
+    return float(min(each["val_loss_nats"] for each in row["evals"]))
 
 
 def loss_at(row: Mapping[str, Any], key: str, value: float) -> float | None:

@@ -126,22 +126,21 @@ def train(
     tokens_BT = text.batch(plan.sequences, config.context_tokens, generator)
     outcome = Outcome()
     run = _make_step(trainee, tokens_BT, outcome)
+    _wait(device)
     windows = torch.split(text.val.unfold(0, config.context_tokens + 1, config.context_tokens), 64)
-    spent_s = 0.0
+    spent_s, began_s = 0.0, time.perf_counter()
     for step in range(1, plan.steps + 1):
         batch = text.batch(plan.sequences, config.context_tokens, generator)
         trainee.set_rate(learning_rate(step, plan.steps, optim))
-        began_s = time.perf_counter()
         run(batch)
-        # Only now and then: a step is not waited for.
+        # Steps are not waited for one by one; drawing batches counts, evaluations do not.
         if step % plan.eval_every_steps == 0 or step == plan.steps:
             _wait(device)
             spent_s += time.perf_counter() - began_s
             loss = trainee.evaluate(windows)
             outcome.evals.append({"step": step, "seconds": round(spent_s, 3), "val_loss_nats": round(loss, 4)})
             report(f"step {step}/{plan.steps}  {spent_s:.1f} s  validation {loss:.4f}")
-        else:
-            spent_s += time.perf_counter() - began_s
+            began_s = time.perf_counter()
     outcome.tokens_per_s = round(plan.steps * plan.sequences * config.context_tokens / spent_s)
     if device.type == "cuda":
         outcome.peak_memory_mib = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
@@ -154,6 +153,9 @@ def _make_step(trainee: Trainee, example_BT: Tensor, outcome: Outcome) -> Callab
         return trainee.step
     if trainee.groves:
         outcome.graph_refused = "the dispatch to subnets counts rows on the host"
+        return trainee.step
+    if trainee.model.config.knowledge:
+        outcome.graph_refused = "the lexer's tables come from the host"
         return trainee.step
     inputs_BT = example_BT.clone()
     # A first state for gradients and moments; at rate 0 nothing is learned from it but the moments' start.

@@ -38,8 +38,7 @@ def variants(baseline: ModelConfig = BASELINE) -> dict[str, ModelConfig]:
         "reversible": replace(baseline, dropout=0.0, reversible=True),
         "kan + ada": replace(baseline, channel="kan", mixers=("ada", "ada", "ada", "softmax")),
         "together": replace(
-            baseline, channel="grove-kan", grove=GROVE, mixers=("ada", "kalman", "multires", "softmax"),
-            multires=multires, knowledge=True,
+            baseline, channel="kan", mixers=("ada", "kalman", "multires", "softmax"), multires=multires
         ),
     }  # fmt: skip
     wanted = model_cost(baseline).parameters

@@ -3,8 +3,6 @@
 Letters: B batch, T tokens, D width, H heads, C head size, W taps.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -56,8 +54,7 @@ class ArnoldDiffusionAttention(nn.Module):
         if self.decay is not None:
             self.decay.weight.normal_(0, 0.1 * spread, generator=generator)
             # -softplus(b) = log decay, so b = log(1 / decay - 1).
-            rates = [math.log(math.expm1(-rate)) for rate in fixed_log_decays(self.heads)]
-            self.decay.bias.copy_(torch.tensor(rates))
+            self.decay.bias.copy_((-fixed_log_decays(self.heads, torch.float64)).expm1().log())
 
     def forward(self, x_BTD: Tensor, frame: Frame) -> Tensor:
         """What to add to the residual stream, (B, T, D)."""
@@ -97,7 +94,7 @@ class ArnoldDiffusionAttention(nn.Module):
         """(B, T, H) of each token, or (1, 1, H); in float32 at least, because decays are close to one."""
         wide = torch.promote_types(x_BTD.dtype, torch.float32)
         if self.decay is None:
-            return torch.tensor(fixed_log_decays(self.heads), dtype=wide, device=x_BTD.device)[None, None]
+            return fixed_log_decays(self.heads, wide, x_BTD.device)[None, None]
         return -F.softplus(self.decay(x_BTD).to(wide))
 
     def _leave(self, mixed_HC: Tensor) -> Tensor:
@@ -106,7 +103,11 @@ class ArnoldDiffusionAttention(nn.Module):
         return out
 
 
-def fixed_log_decays(heads: int) -> list[float]:
-    """log(1 - 2^-e) of each head, e from 5 in steps of one, or closer where there are more than eight heads."""
+def fixed_log_decays(heads: int, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
+    """log(1 - 2^-e) of each head, (H,), e from 5 in steps of one, or closer where there are more than eight heads.
+
+    Made on the device: a copy from the host would be waited for in every pass.
+    """
     step = min(1.0, (SLOWEST - FASTEST) / max(1, heads - 1))
-    return [math.log1p(-(2.0 ** -(FASTEST + step * head))) for head in range(heads)]
+    exponent_H = FASTEST + step * torch.arange(heads, dtype=dtype, device=device)
+    return torch.log1p(-torch.exp2(-exponent_H))
