@@ -60,7 +60,7 @@ def test_a_document_that_begins_believes_its_first_observation() -> None:
     assert torch.equal(state.variance_BD, noise[:, 0])
 
 
-@pytest.mark.parametrize(("noise", "drift"), [(1e-6, 10.0), (1e6, 1e-6), (1.0, 0.0)])
+@pytest.mark.parametrize(("noise", "drift"), [(1e-6, 10.0), (1e6, 1e-6), (1.0, 0.0), (1e30, 1.0)])
 def test_long_sequences_stay_finite_and_near_the_recursion(noise: float, drift: float) -> None:
     observed = torch.randn(1, 20_000, 1, generator=torch.Generator().manual_seed(1))
     place = torch.arange(20_000)[None]
@@ -82,3 +82,37 @@ def test_bfloat16_is_filtered_in_float32() -> None:
     assert found.dtype == torch.float32
     wanted = kalman_reference(observed, noise, drift, positions(50))
     assert (found - wanted).norm() / wanted.norm() < 0.02
+
+
+def test_what_is_kept_for_gradients_does_not_grow_with_the_rounds() -> None:
+    kept: list[int] = []
+
+    def pack(x: Tensor) -> Tensor:
+        kept.append(x.numel())
+        return x
+
+    made = inputs(1024)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        kalman_filter(*made, positions(1024))
+    # Autograd through the rounds of the scans would keep 243 times the observations.
+    assert sum(kept) < 15 * made[0].numel()
+
+
+def test_gradients_of_long_sequences_are_finite_and_near_those_of_the_recursion_in_float32() -> None:
+    wide, place = inputs(2_000, 2), positions(700, 1_300)
+    narrow = [x.detach().float().requires_grad_() for x in wide]
+    pull = torch.randn(1, 2_000, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    wanted = torch.autograd.grad(kalman_reference(*wide, place), wide, pull)
+    found = torch.autograd.grad(kalman_filter(*narrow, place)[0], narrow, pull.float())
+    for one, other in zip(found, wanted, strict=True):
+        assert ((one - other).norm() / other.norm()).item() < 1e-4
+
+
+# The compiler itself makes an instance of each autograd function that it traces.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_the_filter_is_one_graph_for_the_compiler_forward_and_backward() -> None:
+    made, place = inputs(13), positions(4, 9)
+    whole = torch.compile(lambda *x: kalman_filter(*x)[0], backend="aot_eager", fullgraph=True)
+    wanted = torch.autograd.grad(kalman_filter(*made, place)[0].square().sum(), made)
+    found = torch.autograd.grad(whole(*made, place).square().sum(), made)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
