@@ -36,10 +36,8 @@ class DataConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimConfig:
-    """The optimiser and its learning rate; the optimiser gets this and nothing else."""
+    """AdamW and its learning rate; the optimiser gets this and nothing else."""
 
-    kind: Literal["adamw", "muon", "kalman", "kalman-diagonal"] = "adamw"
-    """Muon and Kalman take matrices; vectors, embeddings and grids are AdamW's beside Muon, diagonal Kalman's else."""
     lr_peak: Positive
     schedule: Literal["cosine", "warmup-stable-decay"] = "cosine"
     """How the rate falls after the warm-up: half a cosine, or level and then in a line to the end."""
@@ -50,10 +48,6 @@ class OptimConfig:
     warmup_steps: Annotated[int, Range(least=0)]
     beta1: Decay = 0.9
     beta2: Decay = 0.95
-    momentum: Decay = 0.95
-    """Of Muon and of Kalman's matrix form."""
-    refresh_steps: Count = 10
-    """Steps between two refreshes of Kalman's matrices."""
     weight_decay: NotNegative = 0.1
     """Decoupled; on matrices and edge weights, not on vectors."""
     clip_norm: NotNegative = 1.0

@@ -40,3 +40,19 @@ def test_a_run_of_one_step_has_a_rate(micro_config: RunConfig) -> None:
 def test_beyond_the_last_step_it_stays(micro_config: RunConfig) -> None:
     optim = replace(micro_config.optim, lr_peak=1.0, warmup_steps=2)
     assert learning_rate(99, 10, optim) == pytest.approx(learning_rate(10, 10, optim))
+
+
+def test_a_stable_schedule_stays_level_until_its_decay(micro_config: RunConfig) -> None:
+    config = replace(
+        micro_config, optim=replace(micro_config.optim, schedule="warmup-stable-decay", decay_fraction=0.25)
+    )
+    found = rates(config, 40, 4)
+    assert found[4:30] == [1.0] * 26
+    assert found[30:] == pytest.approx([1.0 - 0.09 * k for k in range(1, 11)])
+
+
+def test_a_decay_of_nothing_stays_level_to_the_end(micro_config: RunConfig) -> None:
+    config = replace(
+        micro_config, optim=replace(micro_config.optim, schedule="warmup-stable-decay", decay_fraction=0.0)
+    )
+    assert rates(config, 10, 1)[1:] == [1.0] * 9

@@ -23,9 +23,12 @@ def keys(kind: type, prefix: str = "") -> dict[str, str]:
     for field in fields(kind):
         inner = hints[field.name]
         if is_dataclass(inner) and isinstance(inner, type):
-            found |= keys(inner, f"{field.name}.")
+            found |= keys(inner, f"{prefix}{field.name}.")
         else:
-            default = "" if field.default is MISSING else repr(field.default).replace("'", '"')
+            # A list of TOML is a tuple here, and a truth has a small letter there.
+            written = list(field.default) if isinstance(field.default, tuple) else field.default
+            text = str(written).lower() if isinstance(written, bool) else repr(written).replace("'", '"')
+            default = "" if field.default is MISSING else text
             found[f"{prefix}{field.name}"] = default
     return found
 
