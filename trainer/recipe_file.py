@@ -12,8 +12,8 @@ RECIPES_DIR = Path(__file__).parent / "recipes"
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """The recipes that come with kanctl, by name."""
-    return {path.stem: path for path in sorted(RECIPES_DIR.glob("*.toml"))}
+    """The recipes that come with kanctl, by name; those of single components lie in a folder of their own."""
+    return {path.stem: path for path in sorted(RECIPES_DIR.rglob("*.toml"))}
 
 
 def find_recipe(path_or_name: str | Path) -> Path:
