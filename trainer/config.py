@@ -36,8 +36,10 @@ class DataConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimConfig:
-    """AdamW and its learning rate; the optimiser gets this and nothing else."""
+    """How weights are updated, and the learning rate; the optimiser gets this and nothing else."""
 
+    kind: Literal["adamw", "muon", "kalman", "kalman-diagonal"] = "adamw"
+    """muon, kalman: that for matrices, and for the rest AdamW, or the diagonal form; kalman-diagonal: that for all."""
     lr_peak: Positive
     schedule: Literal["cosine", "warmup-stable-decay"] = "cosine"
     """How the rate falls after the warm-up: half a cosine, or level and then in a line to the end."""
@@ -50,11 +52,22 @@ class OptimConfig:
     beta2: Decay = 0.95
     weight_decay: NotNegative = 0.1
     """Decoupled; on matrices and edge weights, not on vectors."""
+    momentum: Decay = 0.95
+    """Of muon and kalman, on matrices."""
+    refresh_steps: Count = 10
+    """kalman looks at the layers' inputs every so many steps."""
+    forgetting: Decay = 0.9
+    """kalman: the share of the inputs' second moment that is kept at each look."""
+    damping: Positive = 0.1
+    """kalman: added to the inputs' second moment, whose mean diagonal is 1; the measurement noise of the filter."""
     clip_norm: NotNegative = 1.0
     """Gradients are scaled down to this global norm; 0 switches clipping off."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        if self.kind.startswith("kalman") and self.beta1 == 0:
+            text = f"wanted a number above 0 with optim.kind = {self.kind}: it is what the filter keeps, found 0"
+            raise RecipeInvalid("OptimConfig", [Problem(key="beta1", text=text)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

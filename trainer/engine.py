@@ -16,15 +16,16 @@ from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from kanctl.errors import MissingToolError
 
-from .config import OptimConfig, RunConfig
+from .config import RunConfig
 from .deepspeed_config import deepspeed_config
 from .errors import CheckpointInvalid, TrainingFailed
 from .model import KanLM, next_token_loss
 from .model.grove import Grove
+from .optim import make_optimiser
 
 # DeepSpeed 0.19 calls collectives by names that torch 2.13 is about to drop.
 RENAMED_COLLECTIVE = r"`torch\.distributed\.\w+` is deprecated"
@@ -90,20 +91,14 @@ class DeepSpeedEngine:
         self.world_size = dist.get_world_size()
         self._device = device
         model = KanLM(config.model, seed=config.seed).to(device)
-        optimiser = torch.optim.AdamW(
-            parameter_groups(model, config.optim),
-            lr=config.optim.lr_peak,
-            betas=(config.optim.beta1, config.optim.beta2),
-            fused=device.type == "cuda",
-        )
+        self._optimiser = make_optimiser(model, config.optim, fused=device.type == "cuda")
         self._groves = [module for module in model.modules() if isinstance(module, Grove)]
-        self._engine, self._optimiser, _, _ = deepspeed.initialize(
-            model=model, optimizer=optimiser, config=deepspeed_config(config, self.world_size)
+        self._engine, _, _, _ = deepspeed.initialize(
+            model=model, optimizer=self._optimiser, config=deepspeed_config(config, self.world_size)
         )
 
     def train_step(self, tokens_BT: Tensor, lr: float) -> StepResult:
-        for group in self._optimiser.param_groups:
-            group["lr"] = lr
+        self._optimiser.set_rate(lr)
         self._engine.train()
         tokens_BT = tokens_BT.to(self._device)
         try:
@@ -194,13 +189,6 @@ def pick_device(wanted: str) -> torch.device:
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
-
-
-def parameter_groups(model: nn.Module, optim: OptimConfig) -> list[dict[str, Any]]:
-    """Weight decay on matrices and edge weights, none on vectors (norm gains)."""
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    plain = [p for p in model.parameters() if p.ndim < 2]
-    return [{"params": decayed, "weight_decay": optim.weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 
 def _import_deepspeed(device: str) -> Any:

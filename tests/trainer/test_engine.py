@@ -13,7 +13,7 @@ import torch
 
 from kanctl.errors import MissingToolError
 from kanctl.trainer.config import RunConfig, apply_overrides, to_dict
-from kanctl.trainer.engine import parameter_groups, pick_device
+from kanctl.trainer.engine import pick_device
 from kanctl.trainer.model import KanLM
 
 SCRIPT = """
@@ -138,14 +138,6 @@ def test_a_full_disk_is_an_os_error(answer: dict[str, Any]) -> None:
 
 def test_the_log_has_no_warning_of_renamed_collectives(answer: dict[str, Any]) -> None:
     assert "FutureWarning" not in answer["stderr"]
-
-
-def test_every_parameter_is_in_one_group_and_only_vectors_do_not_decay(micro_config: RunConfig) -> None:
-    model = KanLM(micro_config.model, seed=1)
-    decayed, plain = parameter_groups(model, micro_config.optim)
-    assert len(decayed["params"]) + len(plain["params"]) == len(list(model.parameters()))
-    assert {parameter.ndim for parameter in plain["params"]} <= {0, 1}
-    assert (decayed["weight_decay"], plain["weight_decay"]) == (micro_config.optim.weight_decay, 0.0)
 
 
 def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

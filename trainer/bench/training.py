@@ -16,6 +16,7 @@ from ..config import OptimConfig
 from ..model import KanLM, next_token_loss
 from ..model.grove import Grove
 from ..model_config import ModelConfig
+from ..optim import make_optimiser
 from ..schedule import learning_rate
 
 WARM_UP_STEPS = 3
@@ -63,38 +64,29 @@ class Trainee:
     def __init__(self, config: ModelConfig, optim: OptimConfig, seed: int, device: torch.device) -> None:
         self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         self.model = KanLM(config, seed=seed).to(device=device, dtype=self.dtype).train()
-        self.weights: list[Tensor] = list(self.model.parameters())
+        names, weights = zip(*self.model.named_parameters(), strict=True)
+        self.weights: list[Tensor] = list(weights)
         self.copies = [weight.detach().float().clone().requires_grad_() for weight in self.weights]
-        self.rate = torch.tensor(optim.lr_peak, device=device)
         self.clip_norm = optim.clip_norm
-        decayed = [copy for copy in self.copies if copy.ndim >= 2]
-        plain = [copy for copy in self.copies if copy.ndim < 2]
         is_gpu = device.type == "cuda"
-        self.optimiser = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": optim.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-            lr=self.rate if is_gpu else optim.lr_peak,
-            betas=(optim.beta1, optim.beta2),
+        self.optimiser = make_optimiser(
+            self.model,
+            optim,
+            weights=dict(zip(names, self.copies, strict=True)),
             fused=is_gpu,
             capturable=is_gpu,
         )
         self.groves = [module for module in self.model.modules() if isinstance(module, Grove)]
         self.loss = torch.zeros((), device=device)
 
-    def set_rate(self, rate: float) -> None:
-        """The learning rate of the next step."""
-        self.rate.fill_(rate)
-        if not self.optimiser.defaults["capturable"]:
-            for group in self.optimiser.param_groups:
-                group["lr"] = rate
-
     def step(self, tokens_BT: Tensor) -> None:
-        """Forward, backward, one update."""
+        """Forward, backward, one update; optimiser.advance() follows."""
         loss = next_token_loss(self.model(tokens_BT[:, :-1]), tokens_BT[:, 1:])
         slopes = torch.autograd.grad(loss, self.weights, allow_unused=True)
         for copy, slope in zip(self.copies, slopes, strict=True):
             copy.grad = torch.zeros_like(copy) if slope is None else slope.float()
         torch.nn.utils.clip_grad_norm_(self.copies, self.clip_norm)
-        self.optimiser.step()
+        self.optimiser.update()
         with torch.no_grad():
             torch._foreach_copy_(self.weights, self.copies)
         for grove in self.groves:
@@ -131,8 +123,10 @@ def train(
     spent_s, began_s = 0.0, time.perf_counter()
     for step in range(1, plan.steps + 1):
         batch = text.batch(plan.sequences, config.context_tokens, generator)
-        trainee.set_rate(learning_rate(step, plan.steps, optim))
-        run(batch)
+        trainee.optimiser.set_rate(learning_rate(step, plan.steps, optim))
+        # A look at the layers' inputs is left out of the graph.
+        (trainee.step if trainee.optimiser.is_collecting else run)(batch)
+        trainee.optimiser.advance()
         # Steps are not waited for one by one; drawing batches counts, evaluations do not.
         if step % plan.eval_every_steps == 0 or step == plan.steps:
             _wait(device)
@@ -159,13 +153,17 @@ def _make_step(trainee: Trainee, example_BT: Tensor, outcome: Outcome) -> Callab
         return trainee.step
     inputs_BT = example_BT.clone()
     # A first state for gradients and moments; at rate 0 nothing is learned from it but the moments' start.
-    trainee.set_rate(0.0)
+    trainee.optimiser.set_rate(0.0)
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(WARM_UP_STEPS):
             trainee.step(inputs_BT)
+            trainee.optimiser.advance()
     torch.cuda.current_stream().wait_stream(side)
+    if trainee.optimiser.is_collecting:
+        outcome.graph_refused = "the optimiser looks at the layers' inputs too often"
+        return trainee.step
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         trainee.step(inputs_BT)
