@@ -6,84 +6,40 @@ table.
 """
 
 import argparse
-import json
-import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ..config import OptimConfig
+from .document import fill, loss_at, lowest, markdown, open_document
 from .variants import counts, variants
 
 RATES = (1e-3, 2e-3, 4e-3)
-VALIDATION_SHARE = 0.1
 
 
 def bench(options: argparse.Namespace) -> dict[str, Any]:
     """Run what is missing in the results file, until the time is up; gives the whole document."""
-    import torch
+    from .training import BenchPlan, read_text, train
 
-    from .training import BenchPlan, BenchText, train
-
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     plan = BenchPlan(
         steps=options.steps, sequences=options.sequences, eval_every_steps=options.eval_every, seed=options.seed
     )
-    document = _document(options, device, asdict(plan))
-    tokens = torch.tensor(list(options.text.read_bytes()), device=device)
-    cut = int(len(tokens) * (1 - VALIDATION_SHARE))
-    text = BenchText(train=tokens[:cut], val=tokens[cut:])
-    deadline_s = time.monotonic() + 60 * options.minutes
-    done = {(row["variant"], row["lr"]) for row in document["rows"]}
-    for name, rate in _wanted(options, done):
-        if time.monotonic() > deadline_s:
-            print("time is up; the same command goes on", file=sys.stderr)
-            break
+    document = open_document(options.out, asdict(plan), options.text.name, options.commit)
+    text = read_text(options.text)
+
+    def run(job: tuple[str, float]) -> dict[str, Any]:
+        name, rate = job
         config = variants()[name]
-        print(f"{name}, rate {rate:g}", file=sys.stderr)
         optim = OptimConfig(lr_peak=rate, warmup_steps=min(100, options.steps // 10), beta2=0.99)
-        try:
-            outcome = train(config, optim, plan, text, lambda line: print(f"  {line}", file=sys.stderr))
-        except RuntimeError as error:
-            # One model that does not fit or does not run here leaves the others their turn.
-            print(f"  failed: {error}", file=sys.stderr)
-            document["failed"].append({"variant": name, "lr": rate, "error": str(error)[:500]})
-            continue
-        document["rows"].append({"variant": name, "lr": rate, **counts(config), **asdict(outcome)})
-        options.out.write_text(json.dumps(document, indent=1) + "\n")
+        outcome = train(config, optim, plan, text, lambda line: print(f"  {line}", file=sys.stderr))
+        return {**counts(config), **asdict(outcome)}
+
+    wanted = [(name, rate) for rate in options.rates for name in options.only or list(variants())]
+    jobs = [({"variant": name, "lr": rate}, (name, rate)) for name, rate in wanted]
+    fill(options.out, document, jobs, run, options.minutes)
     return document
-
-
-def _wanted(options: argparse.Namespace, done: set[tuple[str, float]]) -> list[tuple[str, float]]:
-    names = options.only or list(variants())
-    return [(name, rate) for rate in options.rates for name in names if (name, rate) not in done]
-
-
-def _document(options: argparse.Namespace, device: Any, plan: Mapping[str, Any]) -> dict[str, Any]:
-    """The results so far, or an empty document of this machine. Raises SystemExit for results of another setting."""
-    import torch
-
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    head = {"device": name, "torch": torch.__version__, "plan": dict(plan), "text": options.text.name}
-    if options.out.is_file():
-        document: dict[str, Any] = json.loads(options.out.read_text()) | {"failed": []}
-        if {key: document[key] for key in head} != head:
-            raise SystemExit(f"{options.out} holds results of another device or plan; name another file with --out")
-        return document
-    commit = options.commit or _commit()
-    return {"date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": commit, **head, "failed": [], "rows": []}
-
-
-def _commit() -> str:
-    words = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    try:
-        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def best_rows(document: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -95,17 +51,6 @@ def best_rows(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [best[name] for name in variants() if name in best]
 
 
-def lowest(row: Mapping[str, Any]) -> float:
-    """The lowest validation loss of a training, nats per byte."""
-    return float(min(each["val_loss_nats"] for each in row["evals"]))
-
-
-def loss_at(row: Mapping[str, Any], key: str, value: float) -> float | None:
-    """The validation loss at the last evaluation up to a step or a second; None before the first."""
-    seen = [each["val_loss_nats"] for each in row["evals"] if each[key] <= value]
-    return seen[-1] if seen else None
-
-
 def table(document: Mapping[str, Any]) -> str:
     """The results as a Markdown table; equal time is the baseline's whole training."""
     rows = best_rows(document)
@@ -114,7 +59,7 @@ def table(document: Mapping[str, Any]) -> str:
         "variant", "parameters (active)", "rate", "loss, best", "at the last step", "at the baseline's time",
         "tokens/s", "x baseline", "peak MiB", "graph",
     )  # fmt: skip
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    lines = []
     for row in rows:
         time_s = baseline["evals"][-1]["seconds"] if baseline else 0.0
         at_time = loss_at(row, "seconds", time_s)
@@ -125,8 +70,8 @@ def table(document: Mapping[str, Any]) -> str:
             "-" if at_time is None else f"{at_time:.3f}", f"{row['tokens_per_s']:,}", f"{ratio:.2f}",
             f"{row['peak_memory_mib']:,.0f}", "yes" if row["is_graph"] else "no",
         )  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown(heads, lines)
 
 
 def main(words: Sequence[str] | None = None) -> int:

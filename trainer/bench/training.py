@@ -8,6 +8,7 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from ..optim import make_optimiser
 from ..schedule import learning_rate
 
 WARM_UP_STEPS = 3
+# At the text's end.
+VALIDATION_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,14 @@ class BenchText:
         starts = torch.randint(len(self.train) - context_tokens, (sequences, 1), generator=generator)
         index_BT = (starts + torch.arange(context_tokens + 1)).to(self.train.device)
         return self.train[index_BT]
+
+
+def read_text(path: Path) -> BenchText:
+    """A text file on the GPU, or on the CPU where there is none."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    tokens = torch.tensor(list(path.read_bytes()), device=device)
+    cut = int(len(tokens) * (1 - VALIDATION_SHARE))
+    return BenchText(train=tokens[:cut], val=tokens[cut:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

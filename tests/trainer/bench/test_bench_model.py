@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from kanctl.trainer.bench.model import best_rows, loss_at, main, table
+from kanctl.trainer.bench.document import loss_at
+from kanctl.trainer.bench.model import best_rows, main, table
 from kanctl.trainer.bench.variants import BASELINE, fit_hidden, variants
 from kanctl.trainer.cost import model_cost
 
