@@ -18,11 +18,14 @@ from .document import fill, lowest, markdown, open_document, reached
 SHAPE = "shakespeare-micro"
 # What is tried of each kind, besides the rates. Rows name what differs from OptimConfig's defaults.
 SWEEP: dict[str, dict[str, tuple[float, ...]]] = {
-    "adamw": {"lr_peak": (2e-3, 4e-3, 8e-3), "beta2": (0.95, 0.99), "weight_decay": (0.1, 0.3)},
-    "muon": {"lr_peak": (4e-3, 8e-3, 1.6e-2), "momentum": (0.9, 0.95), "weight_decay": (0.1, 0.3)},
-    "kalman": {"lr_peak": (4e-3, 8e-3, 1.6e-2), "damping": (0.03, 0.1, 0.5), "weight_decay": (0.1, 0.3)},
+    "adamw": {"lr_peak": (2e-3, 4e-3, 8e-3, 1.6e-2), "beta2": (0.95, 0.99), "weight_decay": (0.1, 0.3)},
+    "muon": {"lr_peak": (4e-3, 8e-3, 1.6e-2, 3.2e-2), "momentum": (0.9, 0.95), "weight_decay": (0.1, 0.3)},
+    "kalman": {
+        "lr_peak": (2e-3, 4e-3, 8e-3, 1.6e-2), "damping": (0.03, 0.1, 0.5), "weight_decay": (0.1, 0.3),
+        "refresh_steps": (10, 50),
+    },
     "kalman-diagonal": {"lr_peak": (2e-3, 4e-3, 8e-3), "beta2": (0.95, 0.99), "weight_decay": (0.1, 0.3)},
-}
+}  # fmt: skip
 
 
 def settings(kinds: Sequence[str]) -> list[dict[str, Any]]:
