@@ -56,8 +56,8 @@ class OptimConfig:
     """Of muon and kalman, on matrices."""
     refresh_steps: Count = 10
     """kalman looks at the layers' inputs every so many steps."""
-    forgetting: Decay = 0.9
-    """kalman: the share of the inputs' second moment that is kept at each look."""
+    forgetting: Decay = 0.99
+    """kalman: the share of the inputs' second moment that a step leaves; the first looks count alike."""
     damping: Positive = 0.1
     """kalman: added to the inputs' second moment, whose mean diagonal is 1; the measurement noise of the filter."""
     clip_norm: NotNegative = 1.0

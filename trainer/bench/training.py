@@ -135,8 +135,7 @@ def train(
     for step in range(1, plan.steps + 1):
         batch = text.batch(plan.sequences, config.context_tokens, generator)
         trainee.optimiser.set_rate(learning_rate(step, plan.steps, optim))
-        # A look at the layers' inputs is left out of the graph.
-        (trainee.step if trainee.optimiser.is_collecting else run)(batch)
+        run(batch)
         trainee.optimiser.advance()
         # Steps are not waited for one by one; drawing batches counts, evaluations do not.
         if step % plan.eval_every_steps == 0 or step == plan.steps:
@@ -172,17 +171,19 @@ def _make_step(trainee: Trainee, example_BT: Tensor, outcome: Outcome) -> Callab
             trainee.step(inputs_BT)
             trainee.optimiser.advance()
     torch.cuda.current_stream().wait_stream(side)
-    if trainee.optimiser.is_collecting:
-        outcome.graph_refused = "the optimiser looks at the layers' inputs too often"
-        return trainee.step
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        trainee.step(inputs_BT)
+    is_next = trainee.optimiser.is_collecting
+    graphs = {}
+    for is_look in (False, True) if trainee.optimiser.looks else (False,):
+        trainee.optimiser.is_collecting = is_look
+        graphs[is_look] = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graphs[is_look]):
+            trainee.step(inputs_BT)
+    trainee.optimiser.is_collecting = is_next
     outcome.is_graph = True
 
     def replay(tokens_BT: Tensor) -> None:
         inputs_BT.copy_(tokens_BT)
-        graph.replay()
+        graphs[trainee.optimiser.is_collecting].replay()
 
     return replay
 

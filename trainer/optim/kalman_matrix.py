@@ -32,12 +32,15 @@ def kalman_matrix_direction(
     return own_part(full * (DIRECTION_RMS / rms.clamp(min=group["eps"])), part)
 
 
-def learn_moment(group: dict[str, Any], state: dict[str, Tensor], moment_SCC: Tensor) -> None:
-    """Take up a new second moment of the inputs, and give P anew: `moment` and `precision`, (S, C, C) in the state."""
+def learn_moment(group: dict[str, Any], state: dict[str, Tensor], moment_SCC: Tensor, share: float) -> None:
+    """Join a new second moment of the inputs to the kept one, of which `share` is forgotten, and give P anew.
+
+    They are `moment` and `precision` in the state, (S, C, C).
+    """
     if "moment" not in state:
         state["moment"] = moment_SCC.clone()
         state["precision"] = torch.empty_like(moment_SCC)
-    state["moment"].lerp_(moment_SCC, 1 - group["forgetting"])
+    state["moment"].lerp_(moment_SCC, share)
     state["precision"].copy_(precision(state["moment"], group["damping"]))
 
 

@@ -64,7 +64,10 @@ class EdgeInputs:
 
 
 class InputMoments:
-    """Watches every linear and edge layer of a model; while `is_collecting`, training leaves moments here by weight."""
+    """Watches every linear and edge layer of a model; while `is_collecting`, training leaves moments here by weight.
+
+    A moment's tensor stays the same from the first on, so that CUDA graphs can write to it.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self.is_collecting = False
@@ -76,9 +79,9 @@ class InputMoments:
             elif isinstance(module, EdgeLayer):
                 self._watch(module, f"{place}.weight_JIO", EdgeInputs(module))
 
-    def take(self, name: str) -> Tensor | None:
-        """The moment of the last pass for a weight, (S, C, C), once; None where its layer did not run."""
-        return self._seen.pop(name, None)
+    def newest(self, name: str) -> Tensor | None:
+        """The newest moment for a weight, (S, C, C); None where its layer has not run yet."""
+        return self._seen.get(name)
 
     def _watch(self, module: nn.Module, name: str, side: InputSide) -> None:
         self.sides[name] = side
@@ -92,7 +95,8 @@ class InputMoments:
             with torch.no_grad():
                 x_NI = inputs[0].detach().flatten(0, -2)
                 stride = max(1, -(-len(x_NI) // MOST_ROWS))
-                self._seen[name] = side.moment(x_NI[::stride])
+                moment_SCC = side.moment(x_NI[::stride])
+                self._seen.setdefault(name, moment_SCC).copy_(moment_SCC)
 
         return see
 

@@ -46,9 +46,19 @@ class Optimiser(torch.optim.Optimizer):
         self._collect_next()
 
     @property
+    def looks(self) -> bool:
+        """Whether some steps look at the layers' inputs."""
+        return self._moments is not None
+
+    @property
     def is_collecting(self) -> bool:
-        """Whether the coming step looks at the layers' inputs."""
+        """Whether the coming step looks at the layers' inputs; `advance` decides, and may be overruled."""
         return self._moments is not None and self._moments.is_collecting
+
+    @is_collecting.setter
+    def is_collecting(self, wanted: bool) -> None:
+        if self._moments is not None:
+            self._moments.is_collecting = wanted
 
     def set_rate(self, rate: float) -> None:
         """The learning rate of the next step; groups scale it. A rate that is a tensor is filled, for CUDA graphs."""
@@ -106,9 +116,12 @@ class Optimiser(torch.optim.Optimizer):
         return kalman_matrix_direction(group, part, grad, state, self._moments.sides[group["name"]])
 
     def _learn(self, group: dict[str, Any], moments: InputMoments) -> None:
-        moment_SCC = moments.take(group["name"])
+        moment_SCC = moments.newest(group["name"])
         if moment_SCC is not None:
-            learn_moment(group, self.state[group["params"][0]], mean_over_ranks(moment_SCC))
+            # The first looks count alike, until as much is forgotten as shall be.
+            looks = 1 + group["steps_taken"] // self._refresh_steps
+            share = max(1 / looks, 1 - group["forgetting"] ** self._refresh_steps)
+            learn_moment(group, self.state[group["params"][0]], mean_over_ranks(moment_SCC), share)
 
     def _is_look(self, group: dict[str, Any]) -> bool:
         """Whether the step that follows those taken looks at inputs."""
@@ -116,8 +129,7 @@ class Optimiser(torch.optim.Optimizer):
 
     def _collect_next(self) -> None:
         # ZeRO steps with one group at a time in param_groups; each counts its own steps, and the last one's is right.
-        if self._moments is not None:
-            self._moments.is_collecting = self._is_look(self.param_groups[0])
+        self.is_collecting = self._is_look(self.param_groups[0])
 
 
 def make_optimiser(

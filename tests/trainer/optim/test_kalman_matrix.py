@@ -11,7 +11,7 @@ from kanctl.trainer.optim.moments import EdgeInputs, InputSide, LinearInputs
 
 
 def group(shape: tuple[int, ...], damping: float) -> dict[str, object]:
-    return {"shape": shape, "momentum": 0.0, "eps": 1e-12, "forgetting": 0.9, "damping": damping}
+    return {"shape": shape, "momentum": 0.0, "eps": 1e-12, "damping": damping}
 
 
 def test_precision_is_the_inverse_of_the_scaled_moment_and_its_damping() -> None:
@@ -49,7 +49,7 @@ def test_the_direction_of_least_squares_points_at_the_answer(is_edge: bool) -> N
         return float((one * curved(other)).sum() / sizes.sqrt())
 
     state: dict[str, Tensor] = {}
-    learn_moment(group(shape, 1e-5), state, moment)
+    learn_moment(group(shape, 1e-5), state, moment, 1.0)
     direction = kalman_matrix_direction(group(shape, 1e-5), error, curved(error), state, side)
     plain = kalman_matrix_direction(group(shape, 1e-5), error, curved(error), {}, side)
     assert alike(direction, error) > 0.999
@@ -57,10 +57,10 @@ def test_the_direction_of_least_squares_points_at_the_answer(is_edge: bool) -> N
     assert direction.square().mean().sqrt() == pytest.approx(DIRECTION_RMS)
 
 
-def test_old_moments_are_forgotten_at_their_rate() -> None:
+def test_a_share_of_the_kept_moment_is_forgotten() -> None:
     state: dict[str, Tensor] = {}
-    learn_moment(group((2, 2), 0.1), state, torch.eye(2)[None])
-    learn_moment(group((2, 2), 0.1), state, 3 * torch.eye(2)[None])
+    learn_moment(group((2, 2), 0.1), state, torch.eye(2)[None], 0.1)
+    learn_moment(group((2, 2), 0.1), state, 3 * torch.eye(2)[None], 0.1)
     torch.testing.assert_close(state["moment"], 1.2 * torch.eye(2)[None])
 
 

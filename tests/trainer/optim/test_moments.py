@@ -18,11 +18,10 @@ def test_every_watched_layer_of_every_component_shows_its_inputs(component: Mode
     named = dict(model.named_parameters())
     assert moments.sides.keys() <= named.keys()
     for name, side in moments.sides.items():
-        moment_SCC = moments.take(name)
+        moment_SCC = moments.newest(name)
         assert moment_SCC is not None, name
         assert moment_SCC.dtype == torch.float32
         assert side.multiply(moment_SCC, named[name].detach()).shape == named[name].shape
-        assert moments.take(name) is None
 
 
 def test_a_linear_layers_moment_is_the_mean_outer_product_of_its_inputs() -> None:
@@ -30,16 +29,19 @@ def test_a_linear_layers_moment_is_the_mean_outer_product_of_its_inputs() -> Non
     moments = InputMoments(layer)
     x_NI = torch.randn(7, 4)
     layer(x_NI)
-    assert moments.take("0.weight") is None
+    assert moments.newest("0.weight") is None
     moments.is_collecting = True
     layer.eval()(x_NI)
     with torch.no_grad():
         layer.train()(x_NI)
-    assert moments.take("0.weight") is None
+    assert moments.newest("0.weight") is None
     layer(x_NI)
-    moment_SCC = moments.take("0.weight")
+    moment_SCC = moments.newest("0.weight")
     assert moment_SCC is not None
     torch.testing.assert_close(moment_SCC[0], x_NI.T @ x_NI / 7)
+    layer(2 * x_NI)
+    assert moments.newest("0.weight") is moment_SCC
+    torch.testing.assert_close(moment_SCC[0], 4 * x_NI.T @ x_NI / 7)
 
 
 def test_many_rows_are_thinned_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +52,7 @@ def test_many_rows_are_thinned_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     x_NI = torch.randn(2, 5, 3)
     layer(x_NI)
     rows = x_NI.flatten(0, 1)[::3]
-    torch.testing.assert_close(moments.take("0.weight"), (rows.T @ rows / 4)[None])
+    torch.testing.assert_close(moments.newest("0.weight"), (rows.T @ rows / 4)[None])
 
 
 def test_wide_layers_are_cut_into_equal_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
