@@ -5,6 +5,7 @@ with the best AdamW: steps and seconds to its final loss. Resumes like bench.mod
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -53,6 +54,9 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
         return asdict(train(model, optim, plan, text, lambda line: print(f"  {line}", file=sys.stderr)))
 
     wanted = [setting for setting in settings(options.only or list(SWEEP)) if _is_chosen(setting, options.set)]
+    if options.best_of:
+        best = best_of_kinds(json.loads(options.best_of.read_text())).values()
+        wanted = [setting for setting in wanted if any(setting.items() <= row.items() for row in best)]
     fill(options.out, document, [(setting, setting) for setting in wanted], run, options.minutes)
     return document
 
@@ -122,6 +126,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=list(SWEEP), help="these optimisers alone")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=NUMBER", help="only settings with this value")
+    parser.add_argument("--best-of", type=Path, help="only the best settings of these results: for other seeds")
     parser.add_argument("--minutes", type=float, default=60.0, help="begin no training after so many minutes")
     parser.add_argument("--commit", help="the commit of this code, where there is no git")
     document = bench(parser.parse_args(words))
