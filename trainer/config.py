@@ -55,7 +55,7 @@ class OptimConfig:
     momentum: Decay = 0.95
     """Of muon and kalman, on matrices."""
     refresh_steps: Count = 10
-    """kalman looks at the layers' inputs every so many steps."""
+    """kalman looks at the layers' inputs every so many steps, at first more often."""
     forgetting: Decay = 0.99
     """kalman: the share of the inputs' second moment that a step leaves; the first looks count alike."""
     damping: Positive = 0.1

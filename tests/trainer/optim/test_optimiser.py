@@ -79,20 +79,27 @@ def test_weights_without_gradient_only_decay(micro_config: RunConfig) -> None:
         torch.testing.assert_close(weight.detach(), before[name] * (1 - 0.5e-2 if weight.ndim >= 2 else 1))
 
 
-def test_looks_come_every_so_many_steps_and_the_first_count_alike(micro_config: RunConfig) -> None:
+def test_looks_come_at_every_step_at_first_and_count_alike(micro_config: RunConfig) -> None:
     model = KanLM(micro_config.model, seed=1).train()
-    optimiser = make_optimiser(model, optim("kalman", refresh_steps=2, forgetting=0.9))
-    looks, kept = [], []
-    for _ in range(6):
-        looks.append(optimiser.is_collecting)
+    optimiser = make_optimiser(model, optim("kalman", refresh_steps=4, forgetting=0.6))
+    sums = kept = torch.zeros(())
+    for step in range(1, 4):
         train(model, optimiser, 1)
-        kept.append(first_moment(optimiser))
-    assert looks == [True, False, True, False, True, False]
-    assert torch.equal(kept[0], kept[1])
-    newest = optimiser._moments.newest(matrix_group(optimiser)["name"])  # type: ignore[union-attr]
-    assert newest is not None
-    # The third look: a third, for 1 - 0.9 squared is less.
-    torch.testing.assert_close(kept[4], kept[2] + (newest - kept[2]) / 3)
+        sums = sums + newest_moment(optimiser)
+        # A third is less than the 0.4 that are forgotten.
+        wanted = sums / step if step < 3 else kept * 0.6 + newest_moment(optimiser) * 0.4
+        kept = first_moment(optimiser)
+        torch.testing.assert_close(kept, wanted)
+
+
+def test_looks_come_less_often_later_down_to_every_so_many_steps(micro_config: RunConfig) -> None:
+    model = KanLM(micro_config.model, seed=1)
+    optimiser = make_optimiser(model, optim("kalman", refresh_steps=4))
+    looks = []
+    for step in range(64):
+        looks += [step] if optimiser.is_collecting else []
+        optimiser.advance()
+    assert looks == [*range(10), *range(10, 20, 2), *range(21, 30, 3), *range(32, 64, 4)]
 
 
 def test_a_closure_is_refused(micro_config: RunConfig) -> None:
@@ -107,3 +114,10 @@ def matrix_group(optimiser: Optimiser) -> dict[str, object]:
 def first_moment(optimiser: Optimiser) -> Tensor:
     [weight] = matrix_group(optimiser)["params"]  # type: ignore[misc]
     return optimiser.state[weight]["moment"].clone()
+
+
+def newest_moment(optimiser: Optimiser) -> Tensor:
+    assert optimiser._moments is not None
+    moment_SCC = optimiser._moments.newest(str(matrix_group(optimiser)["name"]))
+    assert moment_SCC is not None
+    return moment_SCC.clone()
