@@ -152,7 +152,9 @@ def add_training_facts(demo: Demo, status: dict, score: dict) -> None:  # type: 
     """What the run achieved. Raises KanctlError when the loss did not fall enough to call it learning."""
     first, last = status["loss_first_nats"], status["loss_last_nats"]
     demo.facts.append(("training loss, nats per byte", f"{first:.3f} -> {last:.3f} ({last / first - 1:+.0%})"))
-    demo.facts += [(key, str(value)) for key, value in score.items() if "bits_per_byte" in key]
+    for row in score["measures"]:
+        baselines = ", ".join(f"{name} {value:.4g}" for name, value in row["baselines"].items())
+        demo.facts.append((f"validation, {row['name']}", f"{row['value']:.4g} (without the model: {baselines})"))
     if last > first * (1 - LOSS_FALL_MIN):
         raise KanctlError(f"the loss fell from {first:.3f} only to {last:.3f}; wanted a fall of a third")
 

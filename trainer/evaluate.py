@@ -1,83 +1,105 @@
-"""`python -m kanctl.trainer.evaluate`: bits per byte of a run's model on the validation text, beside two baselines.
+"""`python -m kanctl.trainer.evaluate`: what a run's model is worth, each figure beside its baselines.
 
-Bits per byte: the summed loss of every predicted token, end-of-document marks too, over the number of bytes; the marks
-are paid for and count as no text. Baselines on the same bytes: xz, and bytes drawn by their frequency alone.
+The edge: arguments, the run's files, one JSON document. What is measured, and how, is evaluation/'s.
 """
 
 import argparse
 import json
-import lzma
-import math
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from kanctl.errors import KanctlError
 
 from .errors import CorpusInvalid
 
-# Windows evaluated at once.
-BATCH = 16
+TASK_NAMES = ("text", "tokens", "recall")
+# The shortest sequence with room for queries and pairs, and the longest with keys enough.
+RECALL_TOKENS = (128, 65_536)
 
 
-def evaluate_run(run_dir: Path, corpus_dir: Path | None, checkpoint: str, max_bytes: int | None) -> dict[str, object]:
+def evaluate_run(options: argparse.Namespace) -> dict[str, Any]:
     """The documented object of `kanctl train evaluate --json`. Raises CheckpointInvalid and CorpusInvalid."""
     import torch
 
     from .checkpoint import checkpoint_step, load_model
     from .data.loader import Corpus
-    from .model import END_OF_DOCUMENT, next_token_loss
+    from .evaluation.subject import Subject
+    from .evaluation.tasks import TASKS, EvaluateOptions
 
     start_s = time.monotonic()
+    run_dir: Path = options.run_dir
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, config = load_model(run_dir, checkpoint, device=device)
-    folder = corpus_dir or run_dir.resolve().parent.parent / "corpora" / config.data.corpus
-    most = None if max_bytes is None else max(1, max_bytes // config.model.context_tokens)
-    windows = Corpus(folder).validation_windows(config.model.context_tokens, most)
-    total_nats = 0.0
-    with torch.inference_mode():
-        for batch in windows.split(BATCH):  # type: ignore[no-untyped-call]
-            tokens_BT = batch.to(device)
-            loss = next_token_loss(model(tokens_BT[:, :-1]), tokens_BT[:, 1:])
-            total_nats += loss.item() * (tokens_BT.numel() - len(tokens_BT))
-    targets = windows[:, 1:].flatten()
-    text = targets[targets != END_OF_DOCUMENT].to(torch.uint8).numpy().tobytes()
-    if not text:
+    model, config = load_model(run_dir, options.checkpoint, device=device)
+    folder = options.corpus or run_dir.resolve().parent.parent / "corpora" / config.data.corpus
+    most = None if options.max_bytes is None else max(1, options.max_bytes // config.model.context_tokens)
+    subject = Subject(model, Corpus(folder), device=device, most_windows=most, progress=_say)
+    if not subject.text:
         raise CorpusInvalid(f"{folder}: the validation text has no bytes", "kanctl train prepare --replace")
+    of_tasks = EvaluateOptions(**({"recall_lengths": tuple(options.recall_lengths)} if options.recall_lengths else {}))
+    measures = [measure for task in chosen_tasks(options.task) for measure in TASKS[task](subject, of_tasks)]
     return {
         "run": run_dir.resolve().name,
-        "checkpoint_step": checkpoint_step(run_dir, checkpoint),
-        "val_bytes": len(text),
-        "val_bits_per_byte": round(total_nats / math.log(2) / len(text), 4),
-        "baseline_xz_bits_per_byte": round(8 * len(lzma.compress(text)) / len(text), 4),
-        "baseline_byte_frequency_bits_per_byte": round(byte_entropy(text), 4),
+        "checkpoint_step": checkpoint_step(run_dir, options.checkpoint),
         "device": device,
         "seconds": round(time.monotonic() - start_s, 1),
+        "measures": [measure.row() for measure in measures],
     }
 
 
-def byte_entropy(text: bytes) -> float:
-    """Bits per byte of a code that knows only how frequent each byte is."""
-    counts = [count for count in (text.count(byte) for byte in range(256)) if count]
-    return -sum(count / len(text) * math.log2(count / len(text)) for count in counts)
+def chosen_tasks(words: Sequence[str] | None) -> list[str]:
+    """The tasks asked for, in the order of TASK_NAMES; `all` means each, nothing means text."""
+    wanted = set(words or ["text"])
+    return [name for name in TASK_NAMES if name in wanted or "all" in wanted]
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Read the arguments, evaluate, return the exit code (kanctl/errors.py)."""
+def table(result: dict[str, Any]) -> str:
+    """The measures as lines of text: a figure, then its baselines."""
+    lines = []
+    for row in result["measures"]:
+        baselines = ", ".join(f"{name} {value:g}" for name, value in row["baselines"].items() if value is not None)
+        lines.append(f"{row['name']}: {row['value']:g} {row['unit']} ({baselines}) of {row['count']}")
+    return "\n".join(lines)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _recall_length(word: str) -> int:
+    """An argument type: a whole number of tokens."""
+    least, most = RECALL_TOKENS
+    if not word.isdecimal() or not least <= int(word) <= most:
+        raise argparse.ArgumentTypeError(f"wanted {least} to {most} tokens, found {word}")
+    return int(word)
+
+
+def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """What evaluate_run takes. Raises SystemExit for wrong words."""
     parser = argparse.ArgumentParser(prog="python -m kanctl.trainer.evaluate", allow_abbrev=False)
     parser.add_argument("--run-dir", type=Path, required=True, help="folder of the run")
     parser.add_argument("--corpus", type=Path, help="folder of the corpus; default: the run's own")
     parser.add_argument("--checkpoint", default="last", help="last, or the step of a checkpoint")
-    parser.add_argument("--max-bytes", type=int, help="evaluate on the first so many bytes at most")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    options = parser.parse_args(words)
+    parser.add_argument(
+        "--task", action="append", choices=[*TASK_NAMES, "all"], help="default: text; several can be given"
+    )
+    parser.add_argument("--max-bytes", type=int, help="evaluate on the first so many bytes of text at most")
+    parser.add_argument("--recall-lengths", type=_recall_length, nargs="+", help="tokens of recall's sequences")
+    parser.add_argument("--json", action="store_true", help="print one JSON document, in one line")
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Read the arguments, evaluate, return the exit code (kanctl/errors.py)."""
+    options = parse_arguments(words)
     try:
-        result = evaluate_run(options.run_dir, options.corpus, options.checkpoint, options.max_bytes)
+        result = evaluate_run(options)
     except KanctlError as error:
         print(f"{error}\n  next: {error.next_step}" if error.next_step else str(error), file=sys.stderr)
         return error.exit_code
-    print(json.dumps(result, indent=2) if options.json else "\n".join(f"{k}: {v}" for k, v in result.items()))
+    print(json.dumps(result) if options.json else table(result))
     return 0
 
 

@@ -173,31 +173,33 @@ def stop(run: RunArgument = None, inventory: InventoryOption = None, local: Loca
 @app.command()
 def evaluate(
     run: RunArgument = None,
+    task: Annotated[list[str] | None, typer.Option(help="text, tokens, recall or all; several can be given.")] = None,
     checkpoint: CheckpointOption = "last",
     max_bytes: Annotated[int | None, typer.Option(min=1, help="Evaluate on this much text at most.")] = None,
+    recall_length: Annotated[list[int] | None, typer.Option(help="Tokens of recall's sequences.")] = None,
     inventory: InventoryOption = None,
     local: LocalOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure bits per byte on the validation text, beside a compressor's as baseline.
+    """Measure what a run's model is worth, each figure beside what can be had without it.
 
     Examples:
 
       kanctl train evaluate
 
-      kanctl train evaluate tiny-20260101-120000 --max-bytes 100000 --json
+      kanctl train evaluate tiny-20260101-120000 --task all --max-bytes 100000 --json
     """
-    from ..training.actions import evaluate_words
+    from ..training.evaluate import evaluate_words, measure_rows
     from ..training.place import means_local, open_place
     from ..training.runs import pick_run
 
     with open_place(inventory, local=means_local(inventory, local)) as place:
-        words = evaluate_words(place, pick_run(place, run), checkpoint, max_bytes)
+        words = evaluate_words(place, pick_run(place, run), checkpoint, task or [], max_bytes, recall_length or [])
         result = json.loads(place.run_module("evaluate", words).require())
     if as_json:
         print_json(result)
     else:
-        print_table(["measure", "value"], [(key, f"{value}") for key, value in result.items()])
+        print_table(["task", "measure", "value", "unit", "without the model", "count"], measure_rows(result))
 
 
 @app.command()

@@ -12,7 +12,7 @@ from ..context import load, select_nodes
 from ..output import print_note
 from .launch import Launch, check_nodes, read_launch, start_run, stop_units, write_launch, write_run_folder
 from .local import local_state, start_local_run, stop_local_run
-from .names import check_name, corpus_dir, new_run_name, run_dir
+from .names import check_name, corpus_dir, new_run_name
 from .place import LocalPlace, Place, open_place
 from .runs import ENDED, launch_nodes, pick_run, read_status
 
@@ -96,9 +96,3 @@ def prepare_corpus(place: Place, *, name: str, source: str | None, replace: bool
     words += ["--replace"] if replace else []
     for line in place.stream_module("prepare", words):
         print_note(line)
-
-
-def evaluate_words(place: Place, run: str, checkpoint: str, max_bytes: int | None) -> list[str]:
-    """The arguments of the evaluate module for a run of this place."""
-    words = ["--run-dir", run_dir(place.data_dir, run), "--checkpoint", checkpoint, "--json"]
-    return words + (["--max-bytes", str(max_bytes)] if max_bytes is not None else [])

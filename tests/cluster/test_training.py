@@ -57,7 +57,8 @@ def test_a_finished_run_leaves_all_that_it_should_and_can_be_evaluated_and_sampl
     assert (folder / "logs" / "node2.log").is_file()
 
     score = cluster.answer("train", "evaluate", "whole", "--max-bytes", "4096")
-    assert 1 < score["val_bits_per_byte"] < score["baseline_byte_frequency_bits_per_byte"] + 1
+    [bits] = [row for row in score["measures"] if row["name"] == "bits per byte"]
+    assert 1 < bits["value"] < bits["baselines"]["byte frequency"] + 1
     sample = cluster.answer("train", "sample", "whole", "--prompt", "import ", "--tokens", "20", "--seed", "3")
     assert sample["prompt"] == "import "
     assert sample == cluster.answer("train", "sample", "whole", "--prompt", "import ", "--tokens", "20", "--seed", "3")

@@ -17,7 +17,7 @@ import torch
 
 from kanctl.trainer.checkpoint import load_model, whole_checkpoints
 from kanctl.trainer.config import apply_overrides, load_recipe, to_dict
-from kanctl.trainer.evaluate import evaluate_run
+from kanctl.trainer.evaluate import evaluate_run, parse_arguments
 from kanctl.trainer.model import KanLM
 from kanctl.trainer.prepare import prepare_corpus
 
@@ -87,10 +87,10 @@ def test_the_loss_falls_and_the_weights_are_whole(data_dir: Path, processes: int
     versions = json.loads((run_dir / "versions.json").read_text())
     assert versions["world_size"] == processes
     assert versions["gpus"]
-    evaluated = evaluate_run(run_dir, None, "last", 4096)
+    evaluated = evaluate_run(parse_arguments(["--run-dir", str(run_dir), "--max-bytes", "4096"]))
     assert evaluated["device"] == "cuda"
-    assert isinstance(evaluated["val_bits_per_byte"], float)
-    assert evaluated["val_bits_per_byte"] < 6
+    [bits] = [row for row in evaluated["measures"] if row["name"] == "bits per byte"]
+    assert bits["value"] < 6
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -45,6 +45,13 @@ class Corpus:
             batch[row] = self._shards["train"][shard][start : start + context_tokens + 1]
         return torch.from_numpy(batch)
 
+    def training_tokens(self, most: int) -> np.ndarray:
+        """The first tokens of the training split, at most so many, int64."""
+        parts: list[np.ndarray] = []
+        for shard in self._shards["train"]:
+            parts.append(shard[: most - sum(len(part) for part in parts)])
+        return np.concatenate(parts).astype(np.int64)
+
     def validation_windows(self, context_tokens: int, most: int | None = None) -> Tensor:
         """The validation split as consecutive windows: (W, T + 1), int64; each token but a rest is a target once.
 
