@@ -10,9 +10,9 @@ from kanctl.trainer.evaluation.code.sandbox import Sandbox, SandboxLimits
 
 @pytest.fixture(scope="session")
 def sandbox() -> Sandbox:
-    """One second of processor, two of the clock. Skips where bubblewrap can make none."""
+    """One second of the processor, hardly more of the clock. Skips where bubblewrap can make none."""
     try:
-        made = Sandbox(SandboxLimits(cpu_s=1, wall_s=2.0))
+        made = Sandbox(SandboxLimits(cpu_s=1, wall_s=1.3))
         made.run(b"")
     except MissingToolError as error:
         pytest.skip(str(error))

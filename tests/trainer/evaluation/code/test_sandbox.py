@@ -1,5 +1,6 @@
 """Programs that try what a model's program must not: each ends where it should, and the machine does not notice."""
 
+import json
 import os
 import time
 from dataclasses import replace
@@ -99,15 +100,12 @@ def test_a_flood_of_output_is_cut_and_read_to_its_end(sandbox: Sandbox) -> None:
 
 def test_a_program_sees_nothing_of_the_caller(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KANCTL_SECRET", "s3cret")
-    source = (
-        b"import os, sys\nprint(sorted(os.listdir('/')), os.environ.get('KANCTL_SECRET'), os.getuid(), os.getcwd())"
-    )
-    seen = sandbox.run(source).output.decode()
-    assert "None" in seen
-    assert str(os.getuid()) not in seen.replace("65534", "")
-    assert "root" not in seen
-    assert "home" not in seen
-    assert "proc" not in seen
+    source = b"import json, os; print(json.dumps([os.listdir('/'), dict(os.environ), os.getuid(), os.getcwd()]))"
+    names, environment, uid, folder = json.loads(sandbox.run(source).output)
+    assert {name for name in names if not name.startswith("lib")} == {"dev", "inside.py", "python", "tmp", "usr"}
+    assert set(environment) <= {"PWD", "LC_CTYPE", "LD_LIBRARY_PATH"}
+    assert uid not in {0, os.getuid()}
+    assert folder == "/tmp"
 
 
 def test_one_program_leaves_nothing_for_the_next(sandbox: Sandbox) -> None:
