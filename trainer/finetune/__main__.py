@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--lr", type=_number(float), default=1e-3, help="highest learning rate")
     parser.add_argument("--pooling", choices=["last", "mean"], default="mean", help="what the head reads of a text")
     parser.add_argument("--freeze", action="store_true", help="train the head alone")
-    parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same result")
+    parser.add_argument("--seed", type=_seed, default=1, help="the same seed gives the same result")
     parser.add_argument("--max-rows", type=_number(int), help="at most so many rows of each file, drawn with the seed")
     parser.add_argument(
         "--no-fresh-baseline", action="store_true", help="leave out the same network from fresh weights"
@@ -103,6 +103,14 @@ def _name(word: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", word):
         raise argparse.ArgumentTypeError(f"wanted 1 to 63 lower-case letters, digits and hyphens, found {word!r}")
     return word
+
+
+def _seed(word: str) -> int:
+    """An argument type: a whole number from 0."""
+    value = int(word)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"wanted a whole number from 0 to 2^32 - 1, found {word}")
+    return value
 
 
 def _number(kind: type[int] | type[float]) -> Callable[[str], Any]:

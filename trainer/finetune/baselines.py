@@ -64,7 +64,7 @@ def _fit(bags: Sequence[Tensor], class_N: Tensor, classes: int, seed: int) -> tu
     bias = nn.Parameter(torch.zeros(classes))
     optimiser = torch.optim.Adam([weights, bias], lr=LR_PEAK)
     generator = torch.Generator().manual_seed(seed)
-    batches = [torch.randperm(len(bags), generator=generator).split(BATCH) for _ in range(EPOCHS)]
+    batches = [torch.split(torch.randperm(len(bags), generator=generator), BATCH) for _ in range(EPOCHS)]
     order = [index_B for epoch in batches for index_B in epoch]
     for step, index_B in enumerate(order):
         for group in optimiser.param_groups:

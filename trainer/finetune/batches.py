@@ -47,9 +47,9 @@ def one_epoch(texts: Sequence[Sequence[int]], batch: int, seed: int, epoch: int)
     order_N = torch.randperm(len(texts), generator=generator)
     lengths_N = torch.tensor([len(text) for text in texts])
     groups = []
-    for some in order_N.split(batch * BATCHES_SORTED_TOGETHER):
+    for some in torch.split(order_N, batch * BATCHES_SORTED_TOGETHER):
         by_length = some[lengths_N[some].argsort(stable=True)]
-        groups += list(by_length.split(batch))
+        groups += list(torch.split(by_length, batch))
     for place in torch.randperm(len(groups), generator=generator).tolist():
         yield groups[place]
 
@@ -57,4 +57,4 @@ def one_epoch(texts: Sequence[Sequence[int]], batch: int, seed: int, epoch: int)
 def by_length(texts: Sequence[Sequence[int]], batch: int) -> Iterator[Tensor]:
     """The places of each batch's texts, shortest first: for measuring."""
     order_N = torch.tensor([len(text) for text in texts]).argsort(stable=True)
-    yield from order_N.split(batch)
+    yield from torch.split(order_N, batch)

@@ -33,8 +33,10 @@ class Classifier(nn.Module):
         """`frozen`: the head alone learns."""
         super().__init__()
         self.model = model
-        self.head = nn.Linear(model.config.width, classes)
-        # All classes are equally likely at first, and no random number is drawn.
+        # The layer draws start values of its own, replaced below: the caller's generator must not notice.
+        with torch.random.fork_rng(devices=[]):
+            self.head = nn.Linear(model.config.width, classes)
+        # All classes are equally likely at first.
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.pooling = pooling

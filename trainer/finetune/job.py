@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoint import checkpoint_step, find_checkpoint, load_model
+from ..checkpoint import checkpoint_step, load_model
 from ..config import RunConfig, to_dict
 from ..errors import TrainingFailed
 from ..model import KanLM
@@ -76,7 +76,6 @@ def _description(job: Job, sets: Sets, config: RunConfig) -> dict[str, object]:
     return {
         "run": job.run_dir.resolve().name,
         "checkpoint_step": checkpoint_step(job.run_dir, job.checkpoint),
-        "checkpoint": find_checkpoint(job.run_dir, job.checkpoint).name,
         "finetune": f"{FINETUNES}/{job.name}",
         "train_count": len(sets.train),
         "validation_count": len(sets.validation),

@@ -64,7 +64,7 @@ class Sets:
 
 
 def read_sets(train: Path, validation: Path, columns: Columns) -> Sets:
-    """Both files, checked. Raises RowsInvalid with every mistake of both, BadInputError for a file that is not there."""
+    """Both files, checked. Raises RowsInvalid with every mistake of both, BadInputError for one that is not there."""
     problems: list[Problem] = []
     sets = {path: _read(path, columns, problems) for path in (train, validation)}
     classes = sorted({row.label for row in sets[train]})
@@ -112,8 +112,8 @@ def _read(path: Path, columns: Columns, problems: list[Problem]) -> list[Row]:
             Problem(key=", ".join(filter(None, (path.name, key))), text=text, line=number) for key, text in mistakes
         ]
         if not mistakes:
-            text, label = (fields[place].strip() for place in places)
-            rows.append(Row(text=text, label=label.decode(), line=number))
+            value, label = (fields[place].strip() for place in places)
+            rows.append(Row(text=value, label=label.decode(), line=number))
     return rows
 
 

@@ -83,7 +83,8 @@ class KanLM(nn.Module):
         frame = self.frame(tokens_BT)
         streams = self.streams(tokens_BT)
         if isinstance(self.blocks, ReversibleStack):
-            return self.blocks(*streams, frame, [*self.factors.parameters()])
+            both: tuple[Tensor, ...] = self.blocks(*streams, frame, [*self.factors.parameters()])
+            return both
         for block in self.each_block():
             streams = (block(*streams, frame),)
         return streams
