@@ -14,13 +14,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from kanctl.errors import MissingToolError
 from kanctl.programs import find
+
+from .seccomp import seccomp_filter
 
 Verdict = Literal["passed", "failed", "timeout", "memory", "refused"]
 INSIDE = Path(__file__).with_name("inside.py")
@@ -82,28 +84,32 @@ class Sandbox:
         """Raises MissingToolError without bubblewrap: nothing ever runs outside. probe.require_tight asks for more."""
         self.limits = limits or SandboxLimits()
         self._words = [find("bwrap", "bubblewrap"), *walls(self.limits)]
+        self._filter = seccomp_filter()
 
     def run(self, source: bytes) -> Outcome:
         """Run a Python program to its end or its limits. Raises MissingToolError when the sandbox cannot be made."""
         token = secrets.token_hex(16)
         read_fd, write_fd = os.pipe()
-        with os.fdopen(read_fd, "rb", buffering=0) as report, self._order(source, token) as order_fd:
-            command = [*self._words, "/python/bin/" + interpreter().name, "-I", "-S", "-B", "/inside.py", str(write_fd)]
-            try:
+        with ExitStack() as stack:
+            order_fd = stack.enter_context(_in_memory(self._order(token) + source))
+            filter_fd = stack.enter_context(_in_memory(self._filter or b""))
+            report = stack.enter_context(os.fdopen(read_fd, "rb", buffering=0))
+            with os.fdopen(write_fd, "wb"):
+                inside = [f"/python/bin/{interpreter().name}", "-I", "-S", "-B", "/inside.py", str(write_fd)]
                 process = subprocess.Popen(
-                    command, stdin=order_fd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=[write_fd]
+                    [*self._words, *(["--seccomp", str(filter_fd)] if self._filter else []), *inside],
+                    stdin=order_fd,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    pass_fds=[write_fd, filter_fd],
                 )
-            finally:
-                os.close(write_fd)
-            with process:
-                said = _Said(process, report.fileno(), self.limits)
-                said.listen()
-                process.wait()
+            stack.enter_context(process)
+            said = _Said(process, report.fileno(), self.limits)
+            said.listen()
         return self._judge(said, process.returncode, token)
 
-    @contextmanager
-    def _order(self, source: bytes, token: str) -> Iterator[int]:
-        """A file in memory, open for reading, with all that inside.py is told."""
+    def _order(self, token: str) -> bytes:
+        """The line that tells inside.py what to do before the program."""
         order = {
             "token": token,
             # Not the number that the program would look at first.
@@ -111,12 +117,7 @@ class Sandbox:
             "uid": spare_uid(),
             "limits": self.limits.rlimits(),
         }
-        fd = os.memfd_create("program")
-        with os.fdopen(fd, "wb") as file:
-            file.write(json.dumps(order).encode() + b"\n" + source)
-            file.flush()
-            file.seek(0)
-            yield fd
+        return json.dumps(order).encode() + b"\n"
 
     def _judge(self, said: "_Said", code: int, token: str) -> Outcome:
         ready, _, report = bytes(said.report).partition(b" ")
@@ -180,6 +181,16 @@ class _Said:
             most = self._limits.output_bytes if kept is self.output else TAIL_BYTES
             kept += block[: most - len(kept)]
         return bool(block)
+
+
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[int]:
+    """An open file without a name that stands at its beginning."""
+    with os.fdopen(os.memfd_create("sandbox"), "wb") as file:
+        file.write(content)
+        file.flush()
+        file.seek(0)
+        yield file.fileno()
 
 
 def interpreter() -> Path:

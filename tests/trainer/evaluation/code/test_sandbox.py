@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from kanctl.errors import MissingToolError
 from kanctl.trainer.evaluation.code.probe import find_leaks, require_tight
 from kanctl.trainer.evaluation.code.sandbox import Outcome, Sandbox, SandboxLimits, walls
+from kanctl.trainer.evaluation.code.seccomp import seccomp_filter
 
 
 class Weakened(Sandbox):
@@ -46,6 +48,7 @@ def test_a_program_that_ends_has_passed_and_its_output_is_kept(sandbox: Sandbox)
         ("import os\nfor n in range(99):\n  open(str(n), 'wb').write(bytes(1 << 20))", "refused", "No space left"),
         ("files = [open('/dev/null') for _ in range(99)]", "refused", "Too many open files"),
         ("import os\nos.setuid(0)", "refused", "PermissionError"),
+        ("import os\nos.memfd_create('x')", "refused", "PermissionError"),
         ("import os\nassert not os.path.exists('/etc/passwd')\nos.listdir('/root')", "failed", "FileNotFoundError"),
     ],
 )
@@ -132,6 +135,23 @@ def test_the_probe_finds_a_wall_that_is_missing(
 ) -> None:
     leaks = find_leaks(Weakened(sandbox.limits, **changes))
     assert any(leak in found for found in leaks)
+
+
+def test_the_probe_finds_calls_that_no_filter_refuses(sandbox: Sandbox) -> None:
+    open_sandbox = Sandbox(sandbox.limits)
+    open_sandbox._filter = None
+    assert "it was given a segment of shared memory" in find_leaks(open_sandbox)
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_filter_has_whole_steps_and_leaps_that_stay_inside(machine: str) -> None:
+    filter_bytes = seccomp_filter(machine)
+    assert filter_bytes is not None
+    steps = list(struct.iter_unpack("=HBBI", filter_bytes))
+    for place, (_, if_true, if_false, _) in enumerate(steps):
+        assert place + 1 + max(if_true, if_false) < len(steps) or place == len(steps) - 1
+    assert steps[-1] == (0x06, 0, 0, 0x7FFF0000), "the last step allows"
+    assert seccomp_filter("riscv64") is None
 
 
 class Claiming(Sandbox):
