@@ -49,8 +49,9 @@ def show_finetune(result: Mapping[str, Any]) -> None:
     print_table(["class", "training rows", "validation rows"], classes)
     if "measures" in result:
         rows = [
-            (m["name"], f"{m['value']:.4f} +- {m['standard_error']:.4f}", m["baseline_name"], f"{m['baseline']:.4f}")
+            (m["name"], f"{m['value']:.4f} +- {m['standard_error']:.4f}", baseline, f"{value:.4f}")
             for m in result["measures"]
+            for baseline, value in m["baselines"].items()
         ]
-        print_table(["measure", "tuned", "beside it", "baseline"], rows)
+        print_table(["measure", "tuned", "baseline", "its value"], rows)
         print_answer(f"kept in {result['run']}/{result['finetune']}")

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -62,8 +62,8 @@ def finetune_run(job: Job, progress: Progress) -> dict[str, object]:
         described = _description(job, sets, config)
         tuned = Classifier(model, len(sets.classes), job.tuning.pooling, frozen=job.tuning.frozen)
         reached = _accuracy(tuned, sets, config, job, lambda line: progress(f"tuned: {line}"))
-        measures = [_row(sets, reached, baseline, name) for name, baseline in _baselines(job, sets, config, progress)]
-        result = {**described, "seconds": round(time.monotonic() - start_s, 1), "measures": measures}
+        measure = _measure(reached, len(sets.validation), _baselines(job, sets, config, progress))
+        result = {**described, "seconds": round(time.monotonic() - start_s, 1), "measures": [measure]}
         meta = {**result, "labels": list(sets.classes), "config": to_dict(config), "tuning": asdict(job.tuning)}
         save_classifier(tuned, partial, meta)
     finally:
@@ -88,18 +88,18 @@ def _description(job: Job, sets: Sets, config: RunConfig) -> dict[str, object]:
     }
 
 
-def _baselines(job: Job, sets: Sets, config: RunConfig, progress: Progress) -> list[tuple[str, float]]:
-    """Names and accuracies, the weakest kind first."""
+def _baselines(job: Job, sets: Sets, config: RunConfig, progress: Progress) -> dict[str, float]:
+    """Accuracies by name, the weakest kind first."""
     train_N, validation_N = (_numbers(sets, rows) for rows in (sets.train, sets.validation))
     progress("baselines: the commonest class, logistic regression on n-grams")
     texts = [[row.text for row in rows] for rows in (sets.train, sets.validation)]
     ngram = ngram_accuracy(texts[0], train_N, texts[1], validation_N, seed=job.tuning.seed)
-    found = [("commonest class", majority_accuracy(train_N, validation_N)), ("n-gram regression", ngram)]
+    found = {"commonest class": majority_accuracy(train_N, validation_N), "n-gram regression": ngram}
     if job.fresh_baseline:
         fresh = KanLM(config.model, seed=job.tuning.seed).to(job.device)
         classifier = Classifier(fresh, len(sets.classes), job.tuning.pooling, frozen=job.tuning.frozen)
         reached = _accuracy(classifier, sets, config, job, lambda line: progress(f"from fresh weights: {line}"))
-        found.append(("fresh weights, tuned alike", reached))
+        found["fresh weights, tuned alike"] = reached
     return found
 
 
@@ -125,15 +125,13 @@ def _numbers(sets: Sets, rows: Sequence[Row]) -> Tensor:
     return torch.tensor([numbers[row.label] for row in rows])
 
 
-def _row(sets: Sets, value: float, baseline: float, baseline_name: str) -> dict[str, object]:
-    count = len(sets.validation)
+def _measure(value: float, count: int, baselines: Mapping[str, float]) -> dict[str, object]:
     return {
         "task": "finetune",
         "name": "accuracy",
         "value": round(value, 4),
         "unit": "share of rows",
         "standard_error": round((value * (1 - value) / count) ** 0.5, 4),
-        "baseline": round(baseline, 4),
-        "baseline_name": baseline_name,
         "count": count,
+        "baselines": {name: round(baseline, 4) for name, baseline in baselines.items()},
     }
