@@ -66,7 +66,7 @@ def _complete(engine: Engine, partial: Path, config: RunConfig, step: int) -> No
     save_file(engine.weights(), partial / "model.safetensors")
     meta = {"step": step, "world_size": engine.world_size, "config": to_dict(config)}
     (partial / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
-    _sync(partial)
+    sync_files(partial)
     final = partial.with_suffix("")
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
@@ -156,7 +156,7 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     return meta
 
 
-def _sync(folder: Path) -> None:
+def sync_files(folder: Path) -> None:
     """Bring every file to the disk: without it a power cut may leave a checkpoint with its name but not its bytes."""
     for path in folder.rglob("*"):
         if path.is_file():

@@ -8,7 +8,7 @@ from kanctl.errors import BadInputError, KanctlError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One mistake in a recipe: the dotted key, what was wanted and found, and the line of the file when known."""
+    """One mistake in a recipe or a file of rows: the key, what was wanted and found, and the line when known."""
 
     key: str
     text: str
@@ -25,6 +25,21 @@ class RecipeInvalid(BadInputError):
     def __init__(self, source: str, problems: Sequence[Problem], next_step: str = "") -> None:
         lines = [str(problem) for problem in problems]
         count = f"{len(lines)} mistakes" if len(lines) > 1 else lines.pop()
+        super().__init__("\n  ".join([f"{source}: {count}", *lines]), next_step)
+        self.source = source
+        self.problems = tuple(problems)
+
+
+class RowsInvalid(BadInputError):
+    """A file of rows, such as problems or labelled texts, is wrong; `problems` holds every mistake."""
+
+    SHOWN = 20
+
+    def __init__(self, source: str, problems: Sequence[Problem], next_step: str = "") -> None:
+        lines = [str(problem) for problem in problems[: self.SHOWN]]
+        if len(problems) > self.SHOWN:
+            lines.append(f"and {len(problems) - self.SHOWN} more")
+        count = f"{len(problems)} mistakes" if len(problems) > 1 else lines.pop()
         super().__init__("\n  ".join([f"{source}: {count}", *lines]), next_step)
         self.source = source
         self.problems = tuple(problems)

@@ -203,6 +203,55 @@ def evaluate(
 
 
 @app.command()
+def finetune(
+    train: Annotated[str, typer.Option(help="Tab-separated file to learn from, where the run is.")],
+    validation: Annotated[str, typer.Option(help="The same kind of file, to measure on.")],
+    run: RunArgument = None,
+    text_column: Annotated[str, typer.Option(help="Name of the texts' column.")] = "sentence",
+    label_column: Annotated[str, typer.Option(help="Name of the labels' column.")] = "label",
+    name: Annotated[str | None, typer.Option(help="Name of the result; default: the training file's.")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Times that each text is seen.")] = 3,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, instead of epochs.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Texts of one step.")] = 32,
+    lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
+    pooling: Annotated[str, typer.Option(help="What the head reads: the text's `mean`, or its `last` byte.")] = "mean",
+    freeze: Annotated[bool, typer.Option("--freeze", help="Train the head alone.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")] = 1,
+    max_rows: Annotated[int | None, typer.Option(min=1, help="At most so many rows of each file.")] = None,
+    no_fresh_baseline: Annotated[
+        bool, typer.Option("--no-fresh-baseline", help="Leave out the same network tuned from fresh weights.")
+    ] = False,
+    checkpoint: CheckpointOption = "last",
+    inventory: InventoryOption = None,
+    local: LocalOption = False,
+    check: Annotated[bool, typer.Option("--check", help="Read and verify all; train nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Teach a run's model to sort texts into classes, and measure it beside three baselines.
+
+    Examples:
+
+      kanctl train finetune --train train.tsv --validation dev.tsv
+
+      kanctl train finetune --local --train a.tsv --validation b.tsv --check
+    """
+    from ..training.finetune import finetune_words, run_finetune, show_finetune
+    from ..training.place import means_local, open_place
+    from ..training.runs import pick_run
+
+    options: dict[str, object] = {"train": train, "validation": validation, "text-column": text_column}
+    options |= {"label-column": label_column, "name": name, "epochs": epochs, "steps": steps, "batch": batch, "lr": lr}
+    options |= {"pooling": pooling, "freeze": freeze, "seed": seed, "max-rows": max_rows, "checkpoint": checkpoint}
+    options |= {"no-fresh-baseline": no_fresh_baseline, "check": check}
+    with open_place(inventory, local=means_local(inventory, local)) as place:
+        result = run_finetune(place, finetune_words(place, pick_run(place, run), options))
+    if as_json:
+        print_json(result)
+    else:
+        show_finetune(result)
+
+
+@app.command()
 def sample(
     run: RunArgument = None,
     prompt: Annotated[str, typer.Option(help="Text to go on from.")] = "def ",

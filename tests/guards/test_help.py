@@ -18,7 +18,7 @@ COMMANDS = [
 # First words of help texts; a new one must be a verb too.
 VERBS = {
     "Boot", "Bring", "Build", "Check", "Compare", "Configure", "End", "Find", "Leave", "Measure", "Open", "Print",
-    "Prove", "Remove", "Run", "Show", "Start", "Take", "Tell", "Try", "Turn", "Watch", "Write",
+    "Prove", "Remove", "Run", "Show", "Start", "Take", "Teach", "Tell", "Try", "Turn", "Watch", "Write",
 }  # fmt: skip
 
 

@@ -67,14 +67,27 @@ class KanLM(nn.Module):
         Args:
             tokens_BT: int64 token ids below vocab_size; 1 <= T <= context_tokens.
         """
+        return self.logits(self._after_blocks(tokens_BT))
+
+    def hidden(self, tokens_BT: Tensor) -> Tensor:
+        """What the output layer reads, (B, T, D), of a root mean square near 1, in the weights' dtype.
+
+        Nothing of a later token is in it, so what follows a text in its row, padding too, does not change it.
+
+        Args:
+            tokens_BT: as for forward.
+        """
+        return self._final(self._after_blocks(tokens_BT))
+
+    def _after_blocks(self, tokens_BT: Tensor) -> tuple[Tensor, ...]:
         frame = self.frame(tokens_BT)
         streams = self.streams(tokens_BT)
         if isinstance(self.blocks, ReversibleStack):
-            streams = self.blocks(*streams, frame, [*self.factors.parameters()])
-        else:
-            for block in self.each_block():
-                streams = (block(*streams, frame),)
-        return self.logits(streams)
+            both: tuple[Tensor, ...] = self.blocks(*streams, frame, [*self.factors.parameters()])
+            return both
+        for block in self.each_block():
+            streams = (block(*streams, frame),)
+        return streams
 
     def streams(self, tokens: Tensor) -> tuple[Tensor, ...]:
         """What the blocks work on: the embedded tokens (..., D), or two copies of them in float32 at least."""
@@ -97,10 +110,14 @@ class KanLM(nn.Module):
 
     def logits(self, streams: tuple[Tensor, ...]) -> Tensor:
         """(..., V) of the streams (..., D) after the last block."""
+        return F.linear(self._final(streams), self.embedding.weight)
+
+    def _final(self, streams: tuple[Tensor, ...]) -> Tensor:
         x = streams[0]
         if isinstance(self.blocks, ReversibleStack):
             x = self.blocks.at_home(streams[0] + streams[1])
-        return F.linear(self.norm(x.to(self.embedding.weight.dtype)), self.embedding.weight)
+        out: Tensor = self.norm(x.to(self.embedding.weight.dtype))
+        return out
 
     def frame(self, tokens_BT: Tensor) -> Frame:
         """Where the tokens stand, and what is known of them. Raises ValueError beyond the context."""
