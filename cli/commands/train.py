@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -213,8 +213,10 @@ def finetune(
     epochs: Annotated[int, typer.Option(min=1, help="Times that each text is seen.")] = 3,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, instead of epochs.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Texts of one step.")] = 32,
-    lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
-    pooling: Annotated[str, typer.Option(help="What the head reads: the text's `mean`, or its `last` byte.")] = "mean",
+    lr: Annotated[float, typer.Option(min=1e-9, max=1.0, help="Highest learning rate.")] = 1e-3,
+    pooling: Annotated[
+        Literal["mean", "last"], typer.Option(help="What the head reads: all of a text, or its last byte.")
+    ] = "mean",
     freeze: Annotated[bool, typer.Option("--freeze", help="Train the head alone.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")] = 1,
     max_rows: Annotated[int | None, typer.Option(min=1, help="At most so many rows of each file.")] = None,

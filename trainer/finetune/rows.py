@@ -98,9 +98,8 @@ def _read(path: Path, columns: Columns, problems: list[Problem]) -> list[Row]:
     names = lines[0].removeprefix(b"\xef\xbb\xbf").rstrip(b"\r").decode("utf-8", "replace").split("\t") if lines else []
     missing = [name for name in (columns.text, columns.label) if names.count(name) != 1]
     if missing:
-        text = (
-            f"wanted a header with one column {' and one '.join(missing)}, found {_few(names) if lines else 'nothing'}"
-        )
+        wanted = " and one named ".join(missing)
+        text = f"wanted a header with one column named {wanted}, found {_few(names) if lines else 'nothing'}"
         problems.append(Problem(key=path.name, text=text, line=1))
         return []
     places = [names.index(columns.text), names.index(columns.label)]

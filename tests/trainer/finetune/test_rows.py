@@ -46,9 +46,9 @@ def test_columns_have_the_names_that_are_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("train", "found"),
     [
-        ("text\tlabel\nx\t1\n", [(1, "a.tsv", "one column sentence, found text, label")]),
-        ("label\tlabel\tsentence\nx\t1\ty\n", [(1, "a.tsv", "one column label, found label, label")]),
-        ("", [(1, "a.tsv", "one column sentence and one label, found nothing")]),
+        ("text\tlabel\nx\t1\n", [(1, "a.tsv", "one column named sentence, found text, label")]),
+        ("label\tlabel\tsentence\nx\t1\ty\n", [(1, "a.tsv", "one column named label, found label, label")]),
+        ("", [(1, "a.tsv", "one column named sentence and one named label, found nothing")]),
         ("sentence\tlabel\n", [(None, "a.tsv", "at least one row")]),
         (GOOD + " \t1\n", [(4, "a.tsv, sentence", "wanted some text, found none")]),
         (GOOD + "x\t\n", [(4, "a.tsv, label", "wanted some text, found none")]),
