@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kanctl.errors import KanctlError
+from kanctl.errors import BadInputError, KanctlError
 
 from .errors import CorpusInvalid
 
-TASK_NAMES = ("text", "tokens", "recall")
+TASK_NAMES = ("text", "tokens", "recall", "code")
 # The shortest sequence with room for queries and pairs, and the longest with keys enough.
 RECALL_TOKENS = (128, 65_536)
 
@@ -26,10 +26,13 @@ def evaluate_run(options: argparse.Namespace) -> dict[str, Any]:
 
     from .checkpoint import checkpoint_step, load_model
     from .data.loader import Corpus
+    from .evaluation.code.humaneval import CodeOptions
+    from .evaluation.recall import LENGTHS
     from .evaluation.subject import Subject
     from .evaluation.tasks import TASKS, EvaluateOptions
 
     start_s = time.monotonic()
+    tasks = chosen_tasks(options.task, has_problems=options.problems is not None)
     run_dir: Path = options.run_dir
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, config = load_model(run_dir, options.checkpoint, device=device)
@@ -38,8 +41,14 @@ def evaluate_run(options: argparse.Namespace) -> dict[str, Any]:
     subject = Subject(model, Corpus(folder), device=device, most_windows=most, progress=_say)
     if not subject.text:
         raise CorpusInvalid(f"{folder}: the validation text has no bytes", "kanctl train prepare --replace")
-    of_tasks = EvaluateOptions(**({"recall_lengths": tuple(options.recall_lengths)} if options.recall_lengths else {}))
-    measures = [measure for task in chosen_tasks(options.task) for measure in TASKS[task](subject, of_tasks)]
+    of_tasks = EvaluateOptions(
+        recall_lengths=tuple(options.recall_length or LENGTHS),
+        problems=options.problems,
+        code=CodeOptions(
+            samples=options.samples, temperature=options.temperature, most_problems=options.max_problems
+        ),
+    )  # fmt: skip
+    measures = [measure for task in tasks for measure in TASKS[task](subject, of_tasks)]
     return {
         "run": run_dir.resolve().name,
         "checkpoint_step": checkpoint_step(run_dir, options.checkpoint),
@@ -49,10 +58,16 @@ def evaluate_run(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def chosen_tasks(words: Sequence[str] | None) -> list[str]:
-    """The tasks asked for, in the order of TASK_NAMES; `all` means each, nothing means text."""
+def chosen_tasks(words: Sequence[str] | None, *, has_problems: bool) -> list[str]:
+    """The tasks asked for, in the order of TASK_NAMES. Nothing means text, `all` each that has what it needs.
+
+    Raises BadInputError for code without problems.
+    """
     wanted = set(words or ["text"])
-    return [name for name in TASK_NAMES if name in wanted or "all" in wanted]
+    if "code" in wanted and not has_problems:
+        raise BadInputError("wanted a file of programming problems for --task code", "--problems HumanEval.jsonl.gz")
+    every = {name for name in TASK_NAMES if name != "code" or has_problems}
+    return [name for name in TASK_NAMES if name in wanted | (every if "all" in wanted else set())]
 
 
 def table(result: dict[str, Any]) -> str:
@@ -86,7 +101,11 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--task", action="append", choices=[*TASK_NAMES, "all"], help="default: text; several can be given"
     )
     parser.add_argument("--max-bytes", type=int, help="evaluate on the first so many bytes of text at most")
-    parser.add_argument("--recall-lengths", type=_recall_length, nargs="+", help="tokens of recall's sequences")
+    parser.add_argument("--recall-length", type=_recall_length, action="append", help="tokens of recall's sequences")
+    parser.add_argument("--problems", type=Path, help="programming problems in HumanEval's format, for the task code")
+    parser.add_argument("--samples", type=int, default=10, help="programs written for each problem")
+    parser.add_argument("--temperature", type=float, default=0.2, help="of the programs")
+    parser.add_argument("--max-problems", type=int, help="only the first so many problems")
     parser.add_argument("--json", action="store_true", help="print one JSON document, in one line")
     return parser.parse_args(words)
 

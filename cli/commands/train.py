@@ -1,6 +1,5 @@
 """kanctl train: prepare text, launch runs, watch and stop them, evaluate and sample what they made."""
 
-import json
 from dataclasses import asdict
 from typing import Annotated, Literal
 
@@ -173,10 +172,16 @@ def stop(run: RunArgument = None, inventory: InventoryOption = None, local: Loca
 @app.command()
 def evaluate(
     run: RunArgument = None,
-    task: Annotated[list[str] | None, typer.Option(help="text, tokens, recall or all; several can be given.")] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="text, tokens, recall, code or all; several can be given.")
+    ] = None,
     checkpoint: CheckpointOption = "last",
     max_bytes: Annotated[int | None, typer.Option(min=1, help="Evaluate on this much text at most.")] = None,
     recall_length: Annotated[list[int] | None, typer.Option(help="Tokens of recall's sequences.")] = None,
+    problems: Annotated[str | None, typer.Option(help="File of programming problems, where the run is.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Programs written for each problem.")] = 10,
+    temperature: Annotated[float, typer.Option(min=0.0, max=10.0, help="Of the programs; 0.2 suits pass@1.")] = 0.2,
+    max_problems: Annotated[int | None, typer.Option(min=1, help="Only the first so many problems.")] = None,
     inventory: InventoryOption = None,
     local: LocalOption = False,
     as_json: JsonOption = False,
@@ -187,15 +192,20 @@ def evaluate(
 
       kanctl train evaluate
 
-      kanctl train evaluate tiny-20260101-120000 --task all --max-bytes 100000 --json
+      kanctl train evaluate --task tokens --task recall --max-bytes 100000 --json
     """
-    from ..training.evaluate import evaluate_words, measure_rows
+    from ..training.ask import ask_module, option_words
+    from ..training.evaluate import measure_rows
+    from ..training.names import run_dir
     from ..training.place import means_local, open_place
     from ..training.runs import pick_run
 
+    options: dict[str, object] = {"checkpoint": checkpoint, "task": task, "max-bytes": max_bytes}
+    options |= {"recall-length": recall_length, "problems": problems, "samples": samples}
+    options |= {"temperature": temperature, "max-problems": max_problems, "json": True}
     with open_place(inventory, local=means_local(inventory, local)) as place:
-        words = evaluate_words(place, pick_run(place, run), checkpoint, task or [], max_bytes, recall_length or [])
-        result = json.loads(place.run_module("evaluate", words).require())
+        words = ["--run-dir", run_dir(place.data_dir, pick_run(place, run)), *option_words(options)]
+        result = ask_module(place, "evaluate", words)
     if as_json:
         print_json(result)
     else:
@@ -237,7 +247,8 @@ def finetune(
 
       kanctl train finetune --local --train a.tsv --validation b.tsv --check
     """
-    from ..training.finetune import finetune_words, run_finetune, show_finetune
+    from ..training.ask import ask_module
+    from ..training.finetune import finetune_words, show_finetune
     from ..training.place import means_local, open_place
     from ..training.runs import pick_run
 
@@ -246,7 +257,7 @@ def finetune(
     options |= {"pooling": pooling, "freeze": freeze, "seed": seed, "max-rows": max_rows, "checkpoint": checkpoint}
     options |= {"no-fresh-baseline": no_fresh_baseline, "check": check}
     with open_place(inventory, local=means_local(inventory, local)) as place:
-        result = run_finetune(place, finetune_words(place, pick_run(place, run), options))
+        result = ask_module(place, "finetune", finetune_words(place, pick_run(place, run), options))
     if as_json:
         print_json(result)
     else:

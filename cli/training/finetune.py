@@ -1,40 +1,19 @@
-"""`kanctl train finetune`: the module's words, its progress as notes, and its one document as tables."""
+"""`kanctl train finetune`: the module's words, and its document as tables."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from kanctl.errors import KanctlError
-
-from ..output import print_answer, print_note, print_table
+from ..output import print_answer, print_table
+from .ask import option_words
 from .names import check_name, run_dir
 from .place import Place
 
 
 def finetune_words(place: Place, run: str, options: Mapping[str, object]) -> list[str]:
-    """The arguments of the finetune module: options without a value (None, False) are left out, a True has none."""
+    """The arguments of the finetune module. Raises BadInputError for a name that is none."""
     if options.get("name") is not None:
         check_name("finetune", str(options["name"]))
-    words = ["--run-dir", run_dir(place.data_dir, run), "--json"]
-    for key, value in options.items():
-        if value is True:
-            words.append(f"--{key}")
-        elif value is not None and value is not False:
-            words.append(f"--{key}={value}")
-    return words
-
-
-def run_finetune(place: Place, words: list[str]) -> dict[str, Any]:
-    """The module's document; every other line that it says is a note. Raises KanctlError when it ends without one."""
-    result = None
-    for line in place.stream_module("finetune", words):
-        if line.startswith("{"):
-            result = json.loads(line)
-        else:
-            print_note(line)
-    if result is None:
-        raise KanctlError(f"finetune on {place.name} ended without an answer", "run it again; its words are above")
-    return dict(result)
+    return ["--run-dir", run_dir(place.data_dir, run), "--json", *option_words(options)]
 
 
 def show_finetune(result: Mapping[str, Any]) -> None:

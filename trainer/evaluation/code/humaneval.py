@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ...generate import SampleConfig, generate
 from ...model import KanLM
+from ..measures import Measure
 from .probe import require_tight
 from .problems import CodeProblem, read_problems
 from .sandbox import Outcome, Sandbox, SandboxLimits
@@ -19,8 +20,8 @@ from .sandbox import Outcome, Sandbox, SandboxLimits
 # Where a function's body has ended: arXiv 2107.03374, section 2.1.
 STOPS = (b"\nclass", b"\ndef", b"\n#", b"\nif", b"\nprint")
 EMPTY_BODY = "    pass\n"
+TASK = "code"
 UNIT = "share of problems"
-BASELINE_NAME = "a body of `pass`"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +53,8 @@ class CodeOptions:
 
 def code_measures(
     model: KanLM, problems_path: Path, options: CodeOptions, progress: Callable[[str], None] = lambda line: None
-) -> list[dict[str, object]]:
-    """Rows of a measure each: the model's pass@k, and how many of the file's own solutions pass in this sandbox.
+) -> list[Measure]:
+    """The model's pass@k, between empty bodies and the solutions that the file brings, run in this sandbox too.
 
     Everything that can be wrong is asked before the model writes its first byte. Raises RowsInvalid for the file,
     MissingToolError without bubblewrap or where its sandbox does not hold, CheckpointInvalid for a broken model.
@@ -72,11 +73,15 @@ def code_measures(
         sum(outcome.verdict == "passed" for outcome in outcomes[start : start + options.samples])
         for start in range(0, len(outcomes), options.samples)
     ]
-    rows = []
+    baselines = {"a body of `pass`": empty, "the file's own solutions": solved}
+    measures = []
     for k in sorted({k for k in options.ks if k <= options.samples}):
         value = sum(pass_at_k(options.samples, count, k) for count in right) / len(right)
-        rows.append(_row(f"pass@{k}", value, empty, len(problems)))
-    return [*rows, _row("the file's own solutions", solved, empty, len(problems))]
+        measure = Measure(
+            task=TASK, name=f"pass@{k}", value=value, unit=UNIT, count=len(problems), baselines=baselines
+        )  # fmt: skip
+        measures.append(measure)
+    return measures
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:
@@ -128,15 +133,3 @@ def _run_all(
 def _tally(outcomes: Sequence[Outcome]) -> str:
     verdicts = [outcome.verdict for outcome in outcomes]
     return ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in sorted(set(verdicts)))
-
-
-def _row(name: str, value: float, baseline: float, count: int) -> dict[str, object]:
-    return {
-        "task": "code",
-        "name": name,
-        "value": round(value, 6),
-        "unit": UNIT,
-        "baseline": round(baseline, 6),
-        "baseline_name": BASELINE_NAME,
-        "count": count,
-    }

@@ -54,15 +54,14 @@ def test_rows_tell_pass_at_k_beside_an_empty_body_and_what_the_harness_reaches(
     options = CodeOptions(samples=4, ks=(4, 1, 10), batch=5, seed=100, limits=sandbox.limits)
     rows = code_measures(model, three_problems, options, said.append)
     assert seeds == list(range(12)), "a program's seed follows from its place, whatever the batches are"
-    assert [(row["name"], row["value"]) for row in rows] == [
-        ("pass@1", pytest.approx(0.25 / 3, abs=1e-6)),
-        ("pass@4", pytest.approx(1 / 3, abs=1e-6)),
-        ("the file's own solutions", 1.0),
+    assert [(row.name, row.value) for row in rows] == [
+        ("pass@1", pytest.approx(0.25 / 3)),
+        ("pass@4", pytest.approx(1 / 3)),
     ]
     for row in rows:
-        assert set(row) == {"task", "name", "value", "unit", "baseline", "baseline_name", "count"}
-        assert row["baseline"] == pytest.approx(1 / 3, abs=1e-6), "an empty body passes the third problem"
-        assert row["count"] == 3
+        # An empty body passes the third problem.
+        assert row.baselines == {"a body of `pass`": pytest.approx(1 / 3), "the file's own solutions": 1.0}
+        assert (row.task, row.count) == ("code", 3)
     assert said[-1] == "12 programs: 11 failed, 1 passed"
 
 
@@ -71,7 +70,7 @@ def test_an_untrained_model_solves_nothing_and_one_seed_gives_the_same_rows(
 ) -> None:
     options = CodeOptions(samples=2, ks=(1, 2), tokens=8, most_problems=1, limits=sandbox.limits)
     rows = code_measures(model, three_problems, options)
-    assert [row["value"] for row in rows] == [0.0, 0.0, 1.0]
+    assert [row.value for row in rows] == [0.0, 0.0]
     assert code_measures(model, three_problems, options) == rows
 
 
