@@ -1,6 +1,7 @@
 """kanctl train: prepare text, launch runs, watch and stop them, evaluate and sample what they made."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -210,6 +211,45 @@ def evaluate(
         print_json(result)
     else:
         print_table(["task", "measure", "value", "unit", "without the model", "count"], measure_rows(result))
+
+
+@app.command()
+def plot(
+    run: RunArgument = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for the pictures; default: <run>-plots.")] = None,
+    edges: Annotated[int, typer.Option(min=1, max=64, help="How many of the strongest edges.")] = 6,
+    formula: Annotated[bool, typer.Option("--formula", help="Fit a formula to each of these edges.")] = False,
+    checkpoint: CheckpointOption = "last",
+    inventory: InventoryOption = None,
+    local: LocalOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw a run's losses, strongest splines, experts' load and diffusion kernels, as PNG and SVG.
+
+    Examples:
+
+      kanctl train plot
+
+      kanctl train plot tiny-20260101-120000 --formula --edges 4
+    """
+    from ..training.ask import ask_module, option_words
+    from ..training.draw import draw_run, require_matplotlib
+    from ..training.formulas import show_formulas
+    from ..training.names import run_dir
+    from ..training.place import means_local, open_place
+    from ..training.runs import pick_run
+
+    require_matplotlib()
+    with open_place(inventory, local=means_local(inventory, local)) as place:
+        name = pick_run(place, run)
+        options = option_words({"edges": edges, "formula": formula, "checkpoint": checkpoint})
+        found = ask_module(place, "inside", ["--run-dir", run_dir(place.data_dir, name), *options])
+    paths = [str(path) for path in draw_run(found, output or Path(f"{name}-plots"))]
+    if as_json:
+        print_json({**found, "pictures": paths})
+        return
+    show_formulas(found)
+    print_answer("\n".join(paths))
 
 
 @app.command()
