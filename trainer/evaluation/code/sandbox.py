@@ -104,6 +104,8 @@ class Sandbox:
                     pass_fds=[write_fd, filter_fd],
                 )
             stack.enter_context(process)
+            # Ctrl-C must leave nothing behind; after an ordinary end there is nothing to kill.
+            stack.callback(process.kill)
             said = _Said(process, report.fileno(), self.limits)
             said.listen()
         return self._judge(said, process.returncode, token)
@@ -168,7 +170,17 @@ class _Said:
                 for key, _ in selector.select(max(0.0, left_s) if not self.timed_out else None):
                     if not self._take(key.fd):
                         selector.unregister(key.fd)
+        self._end(start_s + self._limits.wall_s - time.monotonic())
         self.seconds = time.monotonic() - start_s
+
+    def _end(self, left_s: float) -> None:
+        """A program may close all that we listen to, and go on."""
+        try:
+            self._process.wait(max(0.5, left_s))
+        except subprocess.TimeoutExpired:
+            self.timed_out = True
+            self._process.kill()
+            self._process.wait()
 
     def _take(self, fd: int) -> bool:
         """Read what there is and keep what is wanted of it; False at the end."""

@@ -85,9 +85,10 @@ def test_what_a_program_puts_in_the_place_of_our_functions_changes_nothing(sandb
         "while True: pass",
         "import time; time.sleep(60)",
         "import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass",
+        "import os, time\nos.closerange(0, 99)\ntime.sleep(60)",
         "import os, time\nos.fork()\nos.setsid() if os.getppid() != 1 else None\ntime.sleep(60)",
     ],
-    ids=["busy", "asleep", "deaf", "forked"],
+    ids=["busy", "asleep", "deaf", "mute", "forked"],
 )
 def test_a_program_without_an_end_is_ended(sandbox: Sandbox, source: str) -> None:
     start_s = time.monotonic()
