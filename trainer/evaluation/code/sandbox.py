@@ -126,8 +126,8 @@ class Sandbox:
         detail = _one_line(said.errors)
         if ready != b"ready" and not said.timed_out:
             raise MissingToolError(
-                f"bubblewrap could make no sandbox on this machine, and nothing runs without one: {detail or code}",
-                "run as root on the machine itself, or allow user namespaces there "
+                f"bubblewrap could make no sandbox here, and nothing runs without one: {detail or code}",
+                "bubblewrap 0.7 or newer; root on the machine itself, or user namespaces allowed there "
                 "(sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns=0)",
             )
         if said.timed_out or code == 128 + signal.SIGXCPU or (_killed(code) and said.seconds >= self.limits.cpu_s):
