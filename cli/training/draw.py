@@ -105,7 +105,8 @@ def _draw_edge(axes: "Axes", edge: Mapping[str, Any], formula: str) -> None:
     axes.plot(edge["x"], edge["y"], color=STRONG, label="curve")
     axes.set_title(f"{edge['layer']}, {edge['input']} to {edge['output']}", fontsize="small")
     outside = f"; {edge['inputs_outside_share']:.1%} outside" if edge["inputs_outside_share"] else ""
-    axes.set_xlabel(f"normalised input (grey: where inputs fall{outside})" + (f"\n{formula}" if formula else ""))
+    words = f"normalised input (grey: where inputs fall{outside})" + (f"\n{formula}" if formula else "")
+    axes.set_xlabel(words, fontsize="small")
     axes.set_ylabel("added to the output")
 
 

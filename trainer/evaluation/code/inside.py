@@ -75,7 +75,8 @@ def main() -> NoReturn:
     order = json.loads(header)
     token = order["token"].encode()
     take_limits(order)
-    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+    with open("/dev/null", "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
     hidden_fd = order["report_fd"]
     if hidden_fd != report_fd:
         os.dup2(report_fd, hidden_fd)

@@ -47,9 +47,20 @@ def privileges() -> None:
         print("it can be root")
     if os.getuid() == 0:
         print("it is root")
+    # Three of a program's own, and the one that its end is reported by.
+    opened = [fd for fd in range(256) if _is_open(fd)]
+    if len(opened) > 4:
+        print(f"it was given the open files {opened}")
     names = set(os.environ) - {"PWD", "LC_CTYPE", "LD_LIBRARY_PATH"}
     if names:
         print(f"it has the environment variables {', '.join(sorted(names))}")
+
+
+def _is_open(fd: int) -> bool:
+    with suppress(OSError):
+        os.fstat(fd)
+        return True
+    return False
 
 
 def kernel() -> None:

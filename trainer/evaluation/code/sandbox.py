@@ -104,6 +104,8 @@ class Sandbox:
                     pass_fds=[write_fd, filter_fd],
                 )
             stack.enter_context(process)
+            # Ctrl-C must leave nothing behind; after an ordinary end there is nothing to kill.
+            stack.callback(process.kill)
             said = _Said(process, report.fileno(), self.limits)
             said.listen()
         return self._judge(said, process.returncode, token)
@@ -124,8 +126,8 @@ class Sandbox:
         detail = _one_line(said.errors)
         if ready != b"ready" and not said.timed_out:
             raise MissingToolError(
-                f"bubblewrap could make no sandbox on this machine, and nothing runs without one: {detail or code}",
-                "run as root on the machine itself, or allow user namespaces there "
+                f"bubblewrap could make no sandbox here, and nothing runs without one: {detail or code}",
+                "bubblewrap 0.7 or newer; root on the machine itself, or user namespaces allowed there "
                 "(sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns=0)",
             )
         if said.timed_out or code == 128 + signal.SIGXCPU or (_killed(code) and said.seconds >= self.limits.cpu_s):
@@ -168,7 +170,17 @@ class _Said:
                 for key, _ in selector.select(max(0.0, left_s) if not self.timed_out else None):
                     if not self._take(key.fd):
                         selector.unregister(key.fd)
+        self._end(start_s + self._limits.wall_s - time.monotonic())
         self.seconds = time.monotonic() - start_s
+
+    def _end(self, left_s: float) -> None:
+        """A program may close all that we listen to, and go on."""
+        try:
+            self._process.wait(max(0.5, left_s))
+        except subprocess.TimeoutExpired:
+            self.timed_out = True
+            self._process.kill()
+            self._process.wait()
 
     def _take(self, fd: int) -> bool:
         """Read what there is and keep what is wanted of it; False at the end."""
@@ -211,13 +223,22 @@ def walls(limits: SandboxLimits) -> list[str]:
         *own,
         *("--die-with-parent", "--new-session", "--hostname", "sandbox"),
         *_library_words(),
-        *("--ro-bind", str(interpreter().parent.parent), "/python", "--ro-bind", str(INSIDE), "/inside.py"),
+        *_python_words(),
+        *("--ro-bind", str(INSIDE), "/inside.py"),
         *("--dir", "/dev", "--dev-bind", "/dev/null", "/dev/null", "--dev-bind", "/dev/urandom", "/dev/urandom"),
         *("--size", str(limits.file_bytes), "--perms", "1777", "--tmpfs", "/tmp"),  # noqa: S108 - the sandbox's own
         # Last: the tree itself is a folder in memory, without a size.
         *("--remount-ro", "/", "--chdir", "/tmp"),  # noqa: S108 - the sandbox's own
         *("--clearenv", "--setenv", "LD_LIBRARY_PATH", "/python/lib"),
     ]
+
+
+def _python_words() -> list[str]:
+    """The interpreter's programs and library alone: the folder that holds them may be somebody's home."""
+    words = ["--perms", "0755", "--dir", "/python"]
+    for name in ("bin", "lib", "lib64"):
+        words += ["--ro-bind-try", str(interpreter().parent.parent / name), f"/python/{name}"]
+    return words
 
 
 def _library_words() -> list[str]:

@@ -85,9 +85,10 @@ def test_what_a_program_puts_in_the_place_of_our_functions_changes_nothing(sandb
         "while True: pass",
         "import time; time.sleep(60)",
         "import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass",
+        "import os, time\nos.closerange(0, 99)\ntime.sleep(60)",
         "import os, time\nos.fork()\nos.setsid() if os.getppid() != 1 else None\ntime.sleep(60)",
     ],
-    ids=["busy", "asleep", "deaf", "forked"],
+    ids=["busy", "asleep", "deaf", "mute", "forked"],
 )
 def test_a_program_without_an_end_is_ended(sandbox: Sandbox, source: str) -> None:
     start_s = time.monotonic()
@@ -123,7 +124,11 @@ def test_the_probe_finds_no_way_out(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     ("changes", "leak"),
     [
-        ({"without": ("--unshare-net", "--unshare-all")}, "reached a server of the machine"),
+        pytest.param(
+            {"without": ("--unshare-net",)},
+            "reached a server of the machine",
+            marks=pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user's sandbox shares nothing by one word"),
+        ),
         ({"without": ("--clearenv",)}, "environment variables"),
         ({"more": ("--tmpfs", "/var")}, "sees /var"),
         ({"more": ("--tmpfs", "/root")}, "sees /root"),
@@ -179,7 +184,7 @@ def test_without_bubblewrap_nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_where_no_sandbox_can_be_made_nothing_runs(sandbox: Sandbox, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     broken = Weakened(sandbox.limits, more=("--bind", "/nowhere-at-all", "/x"))
-    with pytest.raises(MissingToolError, match="no sandbox on this machine") as caught:
+    with pytest.raises(MissingToolError, match="could make no sandbox here") as caught:
         broken.run(f"open({str(trace)!r}, 'w')".encode())
     assert "nowhere-at-all" in str(caught.value)
     assert not trace.exists()
