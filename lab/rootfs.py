@@ -33,8 +33,9 @@ PACKAGES = (
     "procps",
     "netbase",
     "ca-certificates",
-    # Preinstalled because every provisioning asks for it: nodes then need no package index for the base roles.
+    # Preinstalled because every provisioning asks for them: nodes then need no package index for the base roles.
     "chrony",
+    "bubblewrap",
 )
 DPKG_OPTIONS = (
     # Nodes are thrown away, so dpkg need not wait for the disk; also holds for packages installed later inside.

