@@ -92,7 +92,7 @@ class Trainee:
 
     def step(self, tokens_BT: Tensor) -> None:
         """Forward, backward, one update; optimiser.advance() follows."""
-        loss = self.loss_of(tokens_BT)
+        loss = next_token_loss(self.model(tokens_BT[:, :-1]), tokens_BT[:, 1:])
         slopes = torch.autograd.grad(loss, self.weights, allow_unused=True)
         for copy, slope in zip(self.copies, slopes, strict=True):
             copy.grad = torch.zeros_like(copy) if slope is None else slope.float()
@@ -103,10 +103,6 @@ class Trainee:
         for grove in self.groves:
             grove.update_balance()
         self.loss.copy_(loss.detach())
-
-    def loss_of(self, tokens_BT: Tensor) -> Tensor:
-        """What is learned: the mean loss of every token."""
-        return next_token_loss(self.model(tokens_BT[:, :-1]), tokens_BT[:, 1:])
 
     @torch.no_grad()
     def evaluate(self, windows: Sequence[Tensor]) -> float:
@@ -132,7 +128,7 @@ def train(
     generator = torch.Generator().manual_seed(plan.seed)
     tokens_BT = text.batch(plan.sequences, config.context_tokens, generator)
     outcome = Outcome()
-    run = make_step(trainee, tokens_BT, outcome)
+    run = _make_step(trainee, tokens_BT, outcome)
     _wait(device)
     windows = torch.split(text.val.unfold(0, config.context_tokens + 1, config.context_tokens), 64)
     spent_s, began_s = 0.0, time.perf_counter()
@@ -155,7 +151,7 @@ def train(
     return outcome
 
 
-def make_step(trainee: Trainee, example_BT: Tensor, outcome: Outcome) -> Callable[[Tensor], None]:
+def _make_step(trainee: Trainee, example_BT: Tensor, outcome: Outcome) -> Callable[[Tensor], None]:
     """The step as one CUDA graph, or as it is where the model waits for the device or there is none."""
     if example_BT.device.type != "cuda":
         return trainee.step

@@ -1,7 +1,7 @@
 """The task `recall`: finding the value of a key that was shown once, anywhere in a synthetic sequence.
 
 A sequence is lines like `abc=K`: first pairs with different keys, then queries, pairs of the first part again. What is
-measured is how often a query's value is the likeliest of the letters. The same batches can train a model.
+measured is how often a query's value is the likeliest of the letters.
 Source: multi-query associative recall, arXiv 2312.04927. Letters: B sequences, T tokens, S lines of a sequence.
 """
 
