@@ -93,6 +93,18 @@ def test_the_loss_falls_and_the_weights_are_whole(data_dir: Path, processes: int
     assert bits["value"] < 6
 
 
+@pytest.mark.parametrize("kind", ["muon", "kalman", "kalman-diagonal"])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_every_optimiser_learns_on_shards(data_dir: Path, processes: int, kind: str) -> None:
+    if processes > GPUS:
+        pytest.skip(f"needs {processes} GPUs, found {GPUS}")
+    run_dir = make_run(data_dir, f"{kind}-{processes}", f"optim.kind={kind}", "engine.zero_stage=2")
+    done = torchrun(run_dir, processes)
+    assert done.returncode == 0, done.stdout + done.stderr
+    losses = [record["loss_nats"] for record in records(run_dir, "train")]
+    assert losses[-1] < losses[0] - 1.0
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_resumed_run_goes_on_from_its_checkpoint(data_dir: Path, processes: int) -> None:
     if processes > GPUS:
