@@ -1,13 +1,11 @@
-"""`kanctl train finetune` on a place that only listens: the words it gets, and what is shown of its lines."""
+"""`kanctl train finetune`: the words that its module gets, and what is shown of its answer."""
 
-import json
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
-from kanctl.cli.training.finetune import finetune_words, run_finetune, show_finetune
-from kanctl.errors import BadInputError, KanctlError
+from kanctl.cli.training.finetune import finetune_words, show_finetune
+from kanctl.errors import BadInputError
 
 RESULT: dict[str, Any] = {
     "run": "tiny-1",
@@ -28,42 +26,22 @@ MEASURE = {
 }
 
 
-class ListeningPlace:
-    """A place whose module says fixed lines."""
+class Elsewhere:
+    """A place that has a data folder and nothing else."""
 
-    name, data_dir, nodes = "node1", "/data", ()
-
-    def __init__(self, *lines: str) -> None:
-        self.lines = lines
-
-    def stream_module(self, module: str, words: Sequence[str]) -> Iterator[str]:
-        assert module == "finetune"
-        yield from self.lines
+    data_dir = "/data"
 
 
 def test_options_without_a_value_are_left_out() -> None:
     options = {"train": "-a b.tsv", "name": None, "steps": None, "freeze": True, "check": False, "lr": 1e-3}
-    assert finetune_words(ListeningPlace(), "tiny-1", options) == [  # type: ignore[arg-type]
+    assert finetune_words(Elsewhere(), "tiny-1", options) == [  # type: ignore[arg-type]
         "--run-dir", "/data/runs/tiny-1", "--json", "--train=-a b.tsv", "--freeze", "--lr=0.001",
     ]  # fmt: skip
 
 
 def test_a_name_that_is_no_folder_name_is_refused_before_any_node_is_asked() -> None:
     with pytest.raises(BadInputError, match="wanted 1 to 63 lower-case letters"):
-        finetune_words(ListeningPlace(), "tiny-1", {"name": "../x"})  # type: ignore[arg-type]
-
-
-def test_progress_is_noted_and_the_document_is_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    place = ListeningPlace("tuned: step 1 of 9", json.dumps(RESULT), "a warning behind it")
-    assert run_finetune(place, []) == RESULT  # type: ignore[arg-type]
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert shown.err == "tuned: step 1 of 9\na warning behind it\n"
-
-
-def test_an_end_without_an_answer_is_an_error() -> None:
-    with pytest.raises(KanctlError, match="node1 ended without an answer"):
-        run_finetune(ListeningPlace("step 1"), [])  # type: ignore[arg-type]
+        finetune_words(Elsewhere(), "tiny-1", {"name": "../x"})  # type: ignore[arg-type]
 
 
 def test_no_figure_is_shown_without_its_baseline(capsys: pytest.CaptureFixture[str]) -> None:
