@@ -1,6 +1,7 @@
 """kanctl train: prepare text, launch runs, watch and stop them, evaluate and sample what they made."""
 
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +16,16 @@ app = make_group("Prepare text, train on all nodes, evaluate and sample.")
 LocalOption = Annotated[bool, typer.Option("--local", help="On this machine alone, without a cluster.")]
 RunArgument = Annotated[str | None, typer.Argument(help="Name of the run; default: the newest.")]
 CheckpointOption = Annotated[str, typer.Option(help="`last`, or the step of a checkpoint.")]
+
+
+class Task(StrEnum):
+    """What `evaluate` measures; kanctl/trainer/evaluate.py knows them by these names."""
+
+    TEXT = "text"
+    TOKENS = "tokens"
+    RECALL = "recall"
+    CODE = "code"
+    ALL = "all"
 
 
 @app.command()
@@ -173,12 +184,12 @@ def stop(run: RunArgument = None, inventory: InventoryOption = None, local: Loca
 @app.command()
 def evaluate(
     run: RunArgument = None,
-    task: Annotated[
-        list[str] | None, typer.Option(help="text, tokens, recall, code or all; several can be given.")
-    ] = None,
+    task: Annotated[list[Task] | None, typer.Option(help="What to measure; several can be given.")] = None,
     checkpoint: CheckpointOption = "last",
     max_bytes: Annotated[int | None, typer.Option(min=1, help="Evaluate on this much text at most.")] = None,
-    recall_length: Annotated[list[int] | None, typer.Option(help="Tokens of recall's sequences.")] = None,
+    recall_length: Annotated[
+        list[int] | None, typer.Option(min=128, max=65_536, help="Tokens of recall's sequences.")
+    ] = None,
     problems: Annotated[str | None, typer.Option(help="File of programming problems, where the run is.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Programs written for each problem.")] = 10,
     temperature: Annotated[float, typer.Option(min=0.0, max=10.0, help="Of the programs; 0.2 suits pass@1.")] = 0.2,

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from kanctl.cli.commands.train import Task
 from kanctl.trainer.checkpoint import save_checkpoint
 from kanctl.trainer.config import RunConfig
 from kanctl.trainer.data.loader import Corpus
@@ -95,6 +96,7 @@ def test_what_no_number_holds_is_null() -> None:
 
 def test_the_names_of_the_edge_are_the_tasks() -> None:
     assert tuple(TASKS) == TASK_NAMES
+    assert {*TASK_NAMES, "all"} == {task.value for task in Task}
     assert chosen_tasks(None, has_problems=False) == ["text"]
     assert chosen_tasks(["recall", "text"], has_problems=False) == ["text", "recall"]
     assert chosen_tasks(["all"], has_problems=False) == ["text", "tokens", "recall"]
