@@ -155,7 +155,7 @@ def _accepts(hint: Any, value: Any) -> bool:
 def _wanted(hint: Any) -> str:
     base, item = _base(hint), _item(hint)
     if item is not None:
-        return f"a list, each {_wanted(item)}"
+        return f"a list of at least one, each {_wanted(item)}"
     if get_origin(base) is Literal:
         return "one of " + ", ".join(repr(choice) for choice in get_args(base))
     marks = [mark.words if isinstance(mark, Pattern) else str(mark) for mark in _marks(hint)]

@@ -139,6 +139,13 @@ class ModelConfig:
         is_grove = self.channel in {"grove", "grove-kan"}
         if self.factor_rank and is_grove:
             yield Problem(key="factor_rank", text=f"wanted the channel mlp or kan, found {self.channel}")
+        # A factor's columns are orthonormal at the start, and no more of them fit.
+        if self.factor_rank > min(self.width, self.hidden):
+            text = f"wanted at most the lesser of width {self.width} and hidden {self.hidden}, found {self.factor_rank}"
+            yield Problem(key="factor_rank", text=text)
+        if is_grove and self.grove.selector_rank > self.width:
+            text = f"wanted at most width = {self.width}, found {self.grove.selector_rank}"
+            yield Problem(key="grove.selector_rank", text=text)
         if self.group_order > 1 and (is_grove or self.factor_rank):
             found = self.channel if is_grove else f"factor_rank = {self.factor_rank}"
             yield Problem(key="group_order", text=f"wanted the channel mlp or kan without factors, found {found}")
