@@ -47,9 +47,11 @@ def save_checkpoint(engine: Engine, run_dir: Path, config: RunConfig, step: int)
             partial.mkdir()
         engine.barrier()
         engine.save(partial)
+        weights = engine.weights()
         engine.barrier()
         if engine.rank == 0:
-            _complete(engine, partial, config, step)
+            save_file(weights, partial / "model.safetensors")
+            _complete(engine.world_size, partial, config, step)
             _drop_old(folder, config.train.keep_checkpoints)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -61,10 +63,9 @@ def save_checkpoint(engine: Engine, run_dir: Path, config: RunConfig, step: int)
     engine.barrier()
 
 
-def _complete(engine: Engine, partial: Path, config: RunConfig, step: int) -> None:
-    """Rank 0, when every rank has saved: weights and meta.json, then the checkpoint takes its name."""
-    save_file(engine.weights(), partial / "model.safetensors")
-    meta = {"step": step, "world_size": engine.world_size, "config": to_dict(config)}
+def _complete(world_size: int, partial: Path, config: RunConfig, step: int) -> None:
+    """Rank 0, when every rank has saved: meta.json, then the checkpoint takes its name."""
+    meta = {"step": step, "world_size": world_size, "config": to_dict(config)}
     (partial / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
     sync_files(partial)
     final = partial.with_suffix("")

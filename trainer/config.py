@@ -91,9 +91,9 @@ class TrainConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """What computes. ZeRO stage 3 is left out: a rank could not write the whole model by itself."""
+    """What computes."""
 
-    zero_stage: Literal[0, 1, 2] = 1
+    zero_stage: Literal[0, 1, 2, 3] = 1
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: CUDA where this process sees a GPU, else the CPU."""
@@ -121,6 +121,10 @@ class RunConfig:
         if self.optim.warmup_steps >= self.train.steps:
             text = f"wanted fewer than train.steps = {self.train.steps}, found {self.optim.warmup_steps}"
             raise RecipeInvalid("RunConfig", [Problem(key="optim.warmup_steps", text=text)])
+        if self.engine.zero_stage == 3 and self.model.reversible:
+            # Found by trying: their backward pass meets weights that were given back after the forward pass.
+            text = "wanted at most 2 with model.reversible = true, which computes blocks twice, found 3"
+            raise RecipeInvalid("RunConfig", [Problem(key="engine.zero_stage", text=text)])
 
 
 def load_recipe(path_or_name: str | Path) -> RunConfig:

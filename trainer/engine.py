@@ -70,7 +70,7 @@ class Engine(Protocol):
         ...
 
     def weights(self) -> dict[str, Tensor]:
-        """The whole model's weights by name; complete on every rank."""
+        """The whole model's weights by name on rank 0, nothing on the others. Every rank must ask."""
         ...
 
     def barrier(self) -> None:
@@ -79,13 +79,13 @@ class Engine(Protocol):
 
 
 class DeepSpeedEngine:
-    """ZeRO 0 to 2 over gloo (CPU) or NCCL (GPU)."""
+    """ZeRO 0 to 3 over gloo (CPU) or NCCL (GPU)."""
 
     TAG = "engine"
 
     def __init__(self, config: RunConfig) -> None:
         device = pick_device(config.engine.device)
-        deepspeed = _import_deepspeed(device.type)
+        self._deepspeed = deepspeed = _import_deepspeed(device.type)
         deepspeed.init_distributed(dist_backend="nccl" if device.type == "cuda" else "gloo", verbose=False)
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
@@ -146,7 +146,10 @@ class DeepSpeedEngine:
             raise CheckpointInvalid(f"{folder}/{self.TAG} is not there or not whole", f"remove {folder}")
 
     def weights(self) -> dict[str, Tensor]:
-        return {name: value.detach().cpu().contiguous() for name, value in self._engine.module.state_dict().items()}
+        # Stages below 3 have no parameter that must be gathered.
+        with self._noticing_lost_ranks(), self._deepspeed.zero.GatheredParameters(list(self._engine.parameters())):
+            named = self._engine.module.state_dict().items() if self.rank == 0 else ()
+            return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in named}
 
     def barrier(self) -> None:
         # Named, or NCCL warns that it has to guess.

@@ -128,10 +128,11 @@ def _evaluate(training: Training, step: int) -> None:
     windows = training.corpus.validation_windows(config.model.context_tokens, config.train.eval_sequences)
     own = windows[engine.rank :: engine.world_size]
     total_nats, tokens = 0.0, 0
-    for first in range(0, len(own), config.train.sequences_per_rank):
+    # Rank 0 has the most. All pass equally often, since under ZeRO 3 the ranks gather the weights together.
+    for first in range(0, len(windows[:: engine.world_size]), config.train.sequences_per_rank):
         batch = own[first : first + config.train.sequences_per_rank]
         targets = batch.numel() - len(batch)
-        total_nats += engine.evaluate(batch) * targets
+        total_nats += engine.evaluate(batch if len(batch) else windows[:1]) * targets
         tokens += targets
     marks = int((own[:, 1:] == END_OF_DOCUMENT).sum())
     mean_nats, mean_tokens, mean_marks = engine.mean([total_nats, float(tokens), float(marks)])

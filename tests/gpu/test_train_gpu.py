@@ -68,7 +68,7 @@ def records(run_dir: Path, kind: str) -> list[dict[str, Any]]:
     return [record for record in map(json.loads, lines) if record["kind"] == kind]
 
 
-@pytest.mark.parametrize("zero_stage", [0, 1, 2])
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
 @pytest.mark.parametrize("processes", [1, 2])
 def test_the_loss_falls_and_the_weights_are_whole(data_dir: Path, processes: int, zero_stage: int) -> None:
     if processes > GPUS:

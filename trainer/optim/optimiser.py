@@ -97,7 +97,8 @@ class Optimiser(torch.optim.Optimizer):
     @torch.no_grad()
     def advance(self) -> None:
         """After the update: learn from the inputs that this step's forward pass showed, and count the step."""
-        for group in self.param_groups:
+        # ZeRO steps with one group at a time: stages 1 and 2 hide the others, stage 3 empties them.
+        for group in (group for group in self.param_groups if group["params"]):
             if self._moments is not None and group["rule"] == "kalman-matrix" and self._is_look(group):
                 self._learn(group, self._moments)
             group["steps_taken"] += 1
