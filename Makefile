@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PACKAGES := mmdebstrap systemd-container iproute2 nftables openssh-client python3-venv patch
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo test test-machine check check-kernel bench-kernel bench-model format lab-up lab-down wheel clean
+.PHONY: help setup packages demo test test-machine check check-kernel bench-kernel bench-model bench-optim format lab-up lab-down wheel clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -57,6 +57,10 @@ bench-kernel: setup ## compare BUNDLE=folder with the distribution's kernel, cou
 # The table of docs/results.md; TEXT is a text file. Cut off, or with --minutes, the same line goes on.
 bench-model: setup ## compare every component of the model with a GPT of as many parameters: TEXT=file
 	$(BIN)/python -m kanctl.trainer.bench.model --text $(TEXT) --out bench-model.json $(ARGS)
+
+# Likewise the table of optimisers.
+bench-optim: setup ## compare Kalman's updates of weights with tuned AdamW and Muon: TEXT=file
+	$(BIN)/python -m kanctl.trainer.bench.optim --text $(TEXT) --out bench-optim.json $(ARGS)
 
 check: setup ## format, lint, types, ansible-lint, yamllint
 	$(BIN)/ruff format --check .
