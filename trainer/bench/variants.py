@@ -48,11 +48,12 @@ def variants(baseline: ModelConfig = BASELINE) -> dict[str, ModelConfig]:
 def fit_hidden(config: ModelConfig, parameters: int) -> ModelConfig:
     """The config with the hidden width that comes nearest to so many parameters; a multiple of 4, and of the group."""
     step = max(4, config.group_order)
-    low = replace(config, hidden=step)
-    each = model_cost(replace(config, hidden=2 * step)).parameters - model_cost(low).parameters
-    steps = 1 + max(0, round((parameters - model_cost(low).parameters) / each))
     # A factored layer's rank is at most its hidden width.
-    return replace(config, hidden=max(steps * step, config.factor_rank))
+    least = max(1, -(-config.factor_rank // step))
+    low = replace(config, hidden=least * step)
+    each = model_cost(replace(config, hidden=(least + 1) * step)).parameters - model_cost(low).parameters
+    steps = max(0, round((parameters - model_cost(low).parameters) / each))
+    return replace(config, hidden=(least + steps) * step)
 
 
 def counts(config: ModelConfig) -> Mapping[str, int]:
