@@ -14,6 +14,10 @@ import ansible.module_utils.basic  # noqa: E402, F401
 
 sys.intern = _intern
 
+# Without a GPU Triton's kernels run in its interpreter; that must be said before anything imports Triton.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # A shell's background job ignores Ctrl-C, and so would every command that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,0 +1,70 @@
+"""Compile every Triton kernel of an op for GPUs that are not here, and print what each needs as JSON.
+
+A program of its own, because the interpreter replaces the compiler in a process that has it switched on:
+`python compile_kernels.py kanctl.trainer.ops.bspline.launch 90`.
+"""
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+OPTIONS = ("num_warps", "num_stages")
+FLOATS = ("limit", "scale")
+
+
+def compile_kernel(kernel: Any, named: dict[str, Any], capability: int) -> dict[str, Any]:
+    """What one kernel needs with bfloat16 tensors whose addresses and rows are multiples of 16 bytes."""
+    constants = {name: value for name, value in named.items() if name not in OPTIONS}
+    types = {name: "constexpr" if name in constants else kind_of(name) for name in kernel.arg_names}
+    aligned = {
+        (index,): [["tt.divisibility", 16]] for index, name in enumerate(kernel.arg_names) if types[name][0] in "*i"
+    }
+    source = ASTSource(
+        fn=kernel,
+        signature=types,
+        constexprs={(kernel.arg_names.index(name),): value for name, value in constants.items()},
+        attrs=aligned,
+    )
+    options = {name: named[name] for name in OPTIONS if name in named}
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    return {
+        "kernel": kernel.__name__,
+        "capability": capability,
+        "shared_bytes": compiled.metadata.shared,
+        "wgmma": "wgmma.mma_async" in compiled.asm["ptx"],
+        **resources(compiled.asm["cubin"]),
+    }
+
+
+def kind_of(name: str) -> str:
+    """A type by an argument's name: the kernels keep to it."""
+    if name.endswith("_ptr"):
+        return {"position_ptr": "*i64", "offset_ptr": "*i32"}.get(name, "*bf16")
+    return "fp32" if name in FLOATS else "i32"
+
+
+def resources(cubin: bytes) -> dict[str, int]:
+    """Registers of a thread, and bytes of its memory that registers were spilled to."""
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        words = [str(tool), "--dump-resource-usage", file.name]
+        text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", text)
+    assert found, text
+    return {"registers": int(found[1]), "spilled_bytes": int(found[2]) + int(found[3])}
+
+
+if __name__ == "__main__":
+    module = importlib.import_module(sys.argv[1])
+    print(json.dumps([compile_kernel(*each, int(sys.argv[2])) for each in module.compilations()]))

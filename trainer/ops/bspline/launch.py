@@ -1,0 +1,114 @@
+"""Launches of the edge layer's Triton kernels: tensors in, fresh tensors out. Imported only where they run.
+
+library.py decides and has checked; tiles and stages stand here, for a sweep and for compiling ahead of time.
+Letters: N tokens, I inputs, O outputs, J = G + 4 features of an input, S parts of the tokens.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from triton import cdiv
+
+from .grid import SplineGrid
+from .kernel_triton import (
+    contract_kernel,
+    expand_kernel,
+    forward_kernel,
+    input_gradient_kernel,
+    weight_gradient_kernel,
+)
+
+# Tiles and the like, by kernel; chosen by thought so far, to be swept on a GPU.
+EXPAND: Mapping[str, int] = {"ROWS": 4, "COLUMNS": 256, "num_warps": 4}
+FORWARD: Mapping[str, int] = {"BN": 128, "BI": 64, "BO": 128, "num_warps": 8, "num_stages": 3}
+INPUT_GRADIENT: Mapping[str, int] = {"BN": 128, "BI": 64, "BO": 64, "num_warps": 8, "num_stages": 3}
+WEIGHT_GRADIENT: Mapping[str, int] = {"BN": 64, "BI": 64, "BO": 128, "num_warps": 4, "num_stages": 3}
+# Programs that a weight gradient should have; fewer leave multiprocessors idle.
+PROGRAMS = 264
+
+
+def expand(x_NI: Tensor, grid: SplineGrid) -> Tensor:
+    """Features (N, J, I) of inputs whose rows may lie apart by any stride."""
+    rows, inputs = x_NI.shape
+    out_NJI = x_NI.new_empty((rows, grid.bases + 1, inputs))
+    if out_NJI.numel():
+        blocks = (cdiv(rows, EXPAND["ROWS"]), cdiv(inputs, EXPAND["COLUMNS"]))
+        expand_kernel[blocks](x_NI, out_NJI, rows, inputs, x_NI.stride(0), *_places(grid), **EXPAND)
+    return out_NJI
+
+
+def contract(x_NI: Tensor, grad_NJI: Tensor, grid: SplineGrid) -> Tensor:
+    """The gradient of the inputs (N, I) from that of their features."""
+    rows, inputs = x_NI.shape
+    out_NI = torch.empty_like(x_NI)
+    if out_NI.numel():
+        blocks = (cdiv(rows, EXPAND["ROWS"]), cdiv(inputs, EXPAND["COLUMNS"]))
+        contract_kernel[blocks](x_NI, grad_NJI, out_NI, rows, inputs, *_places(grid), **EXPAND)
+    return out_NI
+
+
+def forward(x_NI: Tensor, weight_JIO: Tensor, grid: SplineGrid) -> Tensor:
+    """The layer's outputs (N, O)."""
+    tokens, inputs, outputs = *x_NI.shape, weight_JIO.shape[2]
+    y_NO = x_NI.new_empty((tokens, outputs))
+    if y_NO.numel():
+        blocks = (cdiv(tokens, FORWARD["BN"]), cdiv(outputs, FORWARD["BO"]))
+        forward_kernel[blocks](
+            x_NI, weight_JIO, y_NO, tokens, inputs, outputs, inputs * outputs, *_places(grid),
+            PRECISION=_precision(x_NI), **FORWARD,
+        )  # fmt: skip
+    return y_NO
+
+
+def input_gradient(x_NI: Tensor, weight_JIO: Tensor, grad_NO: Tensor, grid: SplineGrid) -> Tensor:
+    """The gradient of the inputs (N, I)."""
+    tokens, inputs, outputs = *x_NI.shape, weight_JIO.shape[2]
+    out_NI = torch.empty_like(x_NI)
+    if out_NI.numel():
+        tiles = INPUT_GRADIENT
+        blocks = (cdiv(tokens, tiles["BN"]), cdiv(inputs, tiles["BI"]))
+        sizes = (tokens, inputs, outputs, inputs * outputs)
+        input_gradient_kernel[blocks](
+            x_NI, weight_JIO, grad_NO, out_NI, *sizes, *_places(grid), PRECISION=_precision(x_NI), **tiles
+        )
+    return out_NI
+
+
+def weight_gradient(x_NI: Tensor, grad_NO: Tensor, grid: SplineGrid) -> Tensor:
+    """The gradient of the weight (J, I, O). Few tiles are cut into parts of the tokens, summed in a fixed order."""
+    tokens, inputs, outputs = *x_NI.shape, grad_NO.shape[1]
+    shape, tiles = (grid.bases + 1, inputs, outputs), WEIGHT_GRADIENT
+    blocks = (shape[0] * cdiv(inputs, tiles["BI"]), cdiv(outputs, tiles["BO"]))
+    if not inputs * outputs:
+        return x_NI.new_empty(shape)
+    parts = max(1, min(PROGRAMS // (blocks[0] * blocks[1]), tokens // (4 * tiles["BN"])))
+    each = cdiv(cdiv(tokens, parts), tiles["BN"]) * tiles["BN"]
+    out_SJIO = x_NI.new_empty((parts, *shape), dtype=torch.float32 if parts > 1 else x_NI.dtype)
+    weight_gradient_kernel[(*blocks, parts)](
+        x_NI, grad_NO, out_SJIO, tokens, inputs, outputs, each, *_places(grid), PRECISION=_precision(x_NI), **tiles
+    )
+    return out_SJIO[0] if parts == 1 else out_SJIO.sum(0).to(x_NI.dtype)
+
+
+def _places(grid: SplineGrid) -> tuple[float, float, int]:
+    return grid.limit, grid.cells_per_unit, grid.cells
+
+
+def _precision(x: Tensor) -> str:
+    # Float32 means float32 here: the tensor cores' shorter form has an error of 3e-4.
+    return "ieee" if x.dtype == torch.float32 else "tf32"
+
+
+def compilations() -> list[tuple[Any, dict[str, int | str]]]:
+    """Each kernel with the constants and options that a launch in a narrow dtype gives it, at five cells and at 13."""
+    tiled = {"PRECISION": "tf32"}
+    constants: list[tuple[Any, Mapping[str, int | str]]] = [
+        (expand_kernel, EXPAND),
+        (contract_kernel, EXPAND),
+        (forward_kernel, {**FORWARD, **tiled}),
+        (input_gradient_kernel, {**INPUT_GRADIENT, **tiled}),
+        (weight_gradient_kernel, {**WEIGHT_GRADIENT, **tiled}),
+    ]
+    return [(kernel, {"CELLS": cells, **named}) for cells in (5, 13) for kernel, named in constants]

@@ -1,0 +1,44 @@
+"""Which implementation of the edge layer's three products runs, and why. README.md has the measurements behind it."""
+
+from dataclasses import dataclass
+
+from ..route import Machine, Route, without_triton
+
+__all__ = ["EdgeRoutes", "route_edge_linear"]
+
+# Below so many multiplications of a token a slab's traffic costs more than a vendor's product gains.
+FUSED_PRODUCTS = 3_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeRoutes:
+    """`torch`: plain PyTorch. `slab`: features by a kernel, products by the vendor's library. `fused`: one kernel."""
+
+    forward: Route
+    input_gradient: Route
+    weight_gradient: Route
+
+
+def route_edge_linear(
+    machine: Machine, *, features: int, inputs: int, outputs: int, dtype: str, compiled_24: str | None = None
+) -> EdgeRoutes:
+    """The routes of one layer.
+
+    Args:
+        features: J, weights of an edge.
+        dtype: torch's name, such as `bfloat16`.
+        compiled_24: why the kernel for sparse tensor cores cannot run on this machine; None where it can.
+    """
+    plain = without_triton(machine)
+    if plain is None and dtype == "float64":
+        plain = Route(implementation="torch", reason="float64 is for references")
+    if plain is not None:
+        return EdgeRoutes(forward=plain, input_gradient=plain, weight_gradient=plain)
+    products = features * inputs * outputs
+    if products < FUSED_PRODUCTS:
+        general = Route(
+            implementation="fused", reason=f"{products:,} weights: a slab's traffic would be the larger part"
+        )
+    else:
+        general = Route(implementation="slab", reason=f"{products:,} weights: the vendor's product is the larger part")
+    return EdgeRoutes(forward=general, input_gradient=general, weight_gradient=general)
