@@ -1,0 +1,80 @@
+"""How long a piece of work takes and how much memory it needs, on a GPU by its own clock, else by the host's.
+
+A time is the median of many runs after a warm-up. Memory is the peak beyond what was there before.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+
+# Runs last until so much time has passed, within the limits.
+SECONDS = 0.3
+LEAST, MOST = 5, 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """Of one run."""
+
+    ms: float
+    peak_mb: float | None
+    """Megabytes (10^6 bytes) at the peak beyond what was allocated before the run; None without a GPU."""
+
+
+def measure(run: Callable[[], Any], *, graph: bool = False) -> Cost:
+    """The cost of `run`, whose result is dropped.
+
+    Args:
+        graph: as a CUDA graph, which leaves out what the host needs to start the kernels; ignored without a GPU.
+    """
+    if not torch.cuda.is_available():
+        return Cost(ms=_repeat(lambda: _host_ms(run)), peak_mb=None)
+    run()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    run()
+    torch.cuda.synchronize()
+    peak_mb = (torch.cuda.max_memory_allocated() - before) / 1e6
+    timed = _captured(run) if graph else run
+    return Cost(ms=_repeat(lambda: _device_ms(timed)), peak_mb=peak_mb)
+
+
+def _repeat(once: Callable[[], float]) -> float:
+    end_s = time.monotonic() + SECONDS
+    once()
+    times: list[float] = []
+    while len(times) < LEAST or (time.monotonic() < end_s and len(times) < MOST):
+        times.append(once())
+    return median(times)
+
+
+def _host_ms(run: Callable[[], Any]) -> float:
+    begin_s = time.perf_counter()
+    run()
+    return (time.perf_counter() - begin_s) * 1e3
+
+
+def _device_ms(run: Callable[[], Any]) -> float:
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    begin.record()
+    run()
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end))
+
+
+def _captured(run: Callable[[], Any]) -> Callable[[], Any]:
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return graph.replay
