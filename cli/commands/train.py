@@ -225,6 +225,36 @@ def evaluate(
 
 
 @app.command()
+def explain(
+    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or path of a TOML file.")],
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Change a value: model.width=512.")] = None,
+    capability: Annotated[
+        str | None, typer.Option(help="For a GPU of this compute capability, such as 9.0, not for what is there.")
+    ] = None,
+    inventory: InventoryOption = None,
+    local: LocalOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Explain which implementation of each layer runs on the first node, and why.
+
+    Examples:
+
+      kanctl train explain base
+
+      kanctl train explain small --local --capability 9.0
+    """
+    from ..training.actions import explain_recipe
+    from ..training.explain import explain_rows, where
+
+    found = explain_recipe(recipe, overrides or [], capability, inventory=inventory, local=local)
+    if as_json:
+        print_json(found)
+        return
+    print_note(where(found))
+    print_table(("layers", "part", "layer", "work", "implementation", "reason"), explain_rows(found))
+
+
+@app.command()
 def plot(
     run: RunArgument = None,
     output: Annotated[Path | None, typer.Option(help="Folder for the pictures; default: <run>-plots.")] = None,

@@ -1,19 +1,23 @@
 """One function per train verb: what the commands of cli/commands/train.py call after reading their arguments."""
 
+import json
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from kanctl.errors import BadInputError, KanctlError
 from kanctl.trainer.config import RunConfig, apply_overrides, load_recipe, to_dict
 
 from ..context import load, select_nodes
 from ..output import print_note
+from .ask import ask_module, option_words
 from .launch import Launch, check_nodes, read_launch, start_run, stop_units, write_launch, write_run_folder
 from .local import local_state, start_local_run, stop_local_run
 from .names import check_name, corpus_dir, new_run_name
-from .place import LocalPlace, Place, open_place
+from .place import LocalPlace, Place, means_local, open_place
 from .runs import ENDED, launch_nodes, pick_run, read_status
 
 
@@ -96,3 +100,15 @@ def prepare_corpus(place: Place, *, name: str, source: str | None, replace: bool
     words += ["--replace"] if replace else []
     for line in place.stream_module("prepare", words):
         print_note(line)
+
+
+def explain_recipe(
+    recipe: str, overrides: Sequence[str], capability: str | None, *, inventory: Path | None, local: bool
+) -> dict[str, Any]:
+    """What the module explain answers where the recipe would train; mistakes are told before any node is asked."""
+    config = apply_overrides(load_recipe(recipe), overrides)
+    if capability is not None and not re.fullmatch(r"\d{1,2}\.\d", capability):
+        raise BadInputError(f"--capability: wanted a compute capability such as 9.0, found {capability!r}")
+    options = option_words({"config": json.dumps(to_dict(config)), "capability": capability})
+    with open_place(inventory, local=means_local(inventory, local)) as place:
+        return ask_module(place, "explain", options)

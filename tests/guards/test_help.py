@@ -17,8 +17,9 @@ COMMANDS = [
 ]
 # First words of help texts; a new one must be a verb too.
 VERBS = {
-    "Boot", "Bring", "Build", "Check", "Compare", "Configure", "Draw", "End", "Find", "Leave", "Measure", "Open",
-    "Print", "Prove", "Remove", "Run", "Show", "Start", "Take", "Teach", "Tell", "Try", "Turn", "Watch", "Write",
+    "Boot", "Bring", "Build", "Check", "Compare", "Configure", "Draw", "End", "Explain", "Find", "Leave", "Measure",
+    "Open", "Print", "Prove", "Remove", "Run", "Show", "Start", "Take", "Teach", "Tell", "Try", "Turn", "Watch",
+    "Write",
 }  # fmt: skip
 
 

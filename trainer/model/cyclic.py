@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.bspline import EdgeForm, SplineGrid, edge_linear
+from ..ops.bspline.route import route_edge_linear
+from ..ops.route import Machine, Route
 from .edge import NORM_EPSILON, edge_spreads
 
 
@@ -54,6 +56,12 @@ class CyclicEdge(nn.Module):
         """(..., I) to (..., O)."""
         normed = F.rms_norm(x, x.shape[-1:], eps=NORM_EPSILON)
         return edge_linear(normed, circulant(self.weight_JPQg), self.grid, self.form)
+
+    def routes(self, machine: Machine, dtype: str) -> dict[str, Route]:
+        """What computes the layer there, and why; `dtype` by torch's name."""
+        features, groups_in, groups_out, order = self.weight_JPQg.shape
+        inputs, outputs = groups_in * order, groups_out * order
+        return route_edge_linear(machine, features=features, inputs=inputs, outputs=outputs, dtype=dtype).by_work()
 
 
 def circulant(weight_PQg: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from ..ops.bspline import EdgeForm, SplineGrid, edge_linear
 from ..ops.bspline.refine import RefineResidual, refine
+from ..ops.bspline.route import route_edge_linear
+from ..ops.route import Machine, Route
 
 # Under N(0, 1) inputs: E[silu(x)^2], and E[sum over k of B_k(x)^2] on the grid of limit 3.
 SILU_POWER = 0.353
@@ -42,6 +44,11 @@ class EdgeLayer(nn.Module):
         """(..., I) to (..., O)."""
         normed = F.rms_norm(x, x.shape[-1:], eps=NORM_EPSILON)
         return edge_linear(normed, self.weight_JIO, self.grid, self.form)
+
+    def routes(self, machine: Machine, dtype: str) -> dict[str, Route]:
+        """What computes the layer there, and why; `dtype` by torch's name."""
+        features, inputs, outputs = self.weight_JIO.shape
+        return route_edge_linear(machine, features=features, inputs=inputs, outputs=outputs, dtype=dtype).by_work()
 
     def refined(self, cells: int) -> tuple["EdgeLayer", RefineResidual]:
         """A layer with the same curves on `cells` cells of the same interval, and how far each had to move.

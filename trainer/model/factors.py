@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.bspline import EdgeForm, SplineGrid, edge_linear
+from ..ops.bspline.route import route_edge_linear
+from ..ops.route import Machine, Route
 from .edge import NORM_EPSILON, edge_spreads
 
 # How far each layer's core starts from a multiple of the identity.
@@ -89,6 +91,11 @@ class FactoredEdge(FactoredLayer):
         """(..., I) to (..., O); it normalises its own input."""
         normed = F.rms_norm(x, x.shape[-1:], eps=NORM_EPSILON)
         return self._leave(edge_linear(normed, self.factors.in_JIR, self.grid, self.form))
+
+    def routes(self, machine: Machine, dtype: str) -> dict[str, Route]:
+        """What computes the part with edges there, and why; `dtype` by torch's name."""
+        features, inputs, rank = self.factors.in_JIR.shape
+        return route_edge_linear(machine, features=features, inputs=inputs, outputs=rank, dtype=dtype).by_work()
 
 
 def _orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:

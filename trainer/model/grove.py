@@ -121,7 +121,7 @@ class Grove(nn.Module):
         self.gate_ED.zero_()
         self.gate_bias_E.fill_(GATE_START)
         # Gates, and the mean over k outputs, take from the variance; the outputs start as large as one subnet's.
-        opening = torch.sigmoid(torch.tensor(GATE_START)).item()
+        opening = torch.sigmoid(torch.tensor(GATE_START, device="cpu")).item()
         self.subnets.start(generator, output_scale * self.active**0.5 / opening)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -18,6 +18,14 @@ class EdgeRoutes:
     input_gradient: Route
     weight_gradient: Route
 
+    def by_work(self) -> dict[str, Route]:
+        """The routes by the names that people read."""
+        return {
+            "forward": self.forward,
+            "input gradient": self.input_gradient,
+            "weight gradient": self.weight_gradient,
+        }
+
 
 def route_edge_linear(
     machine: Machine, *, features: int, inputs: int, outputs: int, dtype: str, compiled_24: str | None = None
