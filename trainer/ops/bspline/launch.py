@@ -20,7 +20,7 @@ from .kernel_triton import (
     weight_gradient_kernel,
 )
 
-# Tiles and the like, by kernel; chosen by thought so far, to be swept on a GPU.
+# Tiles and the like, by kernel; chosen by thought so far, to be swept on a GPU (bench/tiles.py).
 EXPAND: Mapping[str, int] = {"ROWS": 4, "COLUMNS": 256, "num_warps": 4}
 FORWARD: Mapping[str, int] = {"BN": 128, "BI": 64, "BO": 128, "num_warps": 8, "num_stages": 3}
 INPUT_GRADIENT: Mapping[str, int] = {"BN": 128, "BI": 64, "BO": 64, "num_warps": 8, "num_stages": 3}
@@ -29,45 +29,46 @@ WEIGHT_GRADIENT: Mapping[str, int] = {"BN": 64, "BI": 64, "BO": 128, "num_warps"
 PROGRAMS = 264
 
 
-def expand(x_NI: Tensor, grid: SplineGrid) -> Tensor:
+def expand(x_NI: Tensor, grid: SplineGrid, tiles: Mapping[str, int] = EXPAND) -> Tensor:
     """Features (N, J, I) of inputs whose rows may lie apart by any stride."""
     rows, inputs = x_NI.shape
     out_NJI = x_NI.new_empty((rows, grid.bases + 1, inputs))
     if out_NJI.numel():
-        blocks = (cdiv(rows, EXPAND["ROWS"]), cdiv(inputs, EXPAND["COLUMNS"]))
-        expand_kernel[blocks](x_NI, out_NJI, rows, inputs, x_NI.stride(0), *_places(grid), **EXPAND)
+        blocks = (cdiv(rows, tiles["ROWS"]), cdiv(inputs, tiles["COLUMNS"]))
+        expand_kernel[blocks](x_NI, out_NJI, rows, inputs, x_NI.stride(0), *_places(grid), **tiles)
     return out_NJI
 
 
-def contract(x_NI: Tensor, grad_NJI: Tensor, grid: SplineGrid) -> Tensor:
+def contract(x_NI: Tensor, grad_NJI: Tensor, grid: SplineGrid, tiles: Mapping[str, int] = EXPAND) -> Tensor:
     """The gradient of the inputs (N, I) from that of their features."""
     rows, inputs = x_NI.shape
     out_NI = torch.empty_like(x_NI)
     if out_NI.numel():
-        blocks = (cdiv(rows, EXPAND["ROWS"]), cdiv(inputs, EXPAND["COLUMNS"]))
-        contract_kernel[blocks](x_NI, grad_NJI, out_NI, rows, inputs, *_places(grid), **EXPAND)
+        blocks = (cdiv(rows, tiles["ROWS"]), cdiv(inputs, tiles["COLUMNS"]))
+        contract_kernel[blocks](x_NI, grad_NJI, out_NI, rows, inputs, *_places(grid), **tiles)
     return out_NI
 
 
-def forward(x_NI: Tensor, weight_JIO: Tensor, grid: SplineGrid) -> Tensor:
+def forward(x_NI: Tensor, weight_JIO: Tensor, grid: SplineGrid, tiles: Mapping[str, int] = FORWARD) -> Tensor:
     """The layer's outputs (N, O)."""
     tokens, inputs, outputs = *x_NI.shape, weight_JIO.shape[2]
     y_NO = x_NI.new_empty((tokens, outputs))
     if y_NO.numel():
-        blocks = (cdiv(tokens, FORWARD["BN"]), cdiv(outputs, FORWARD["BO"]))
+        blocks = (cdiv(tokens, tiles["BN"]), cdiv(outputs, tiles["BO"]))
         forward_kernel[blocks](
             x_NI, weight_JIO, y_NO, tokens, inputs, outputs, inputs * outputs, *_places(grid),
-            PRECISION=_precision(x_NI), **FORWARD,
+            PRECISION=_precision(x_NI), **tiles,
         )  # fmt: skip
     return y_NO
 
 
-def input_gradient(x_NI: Tensor, weight_JIO: Tensor, grad_NO: Tensor, grid: SplineGrid) -> Tensor:
+def input_gradient(
+    x_NI: Tensor, weight_JIO: Tensor, grad_NO: Tensor, grid: SplineGrid, tiles: Mapping[str, int] = INPUT_GRADIENT
+) -> Tensor:
     """The gradient of the inputs (N, I)."""
     tokens, inputs, outputs = *x_NI.shape, weight_JIO.shape[2]
     out_NI = torch.empty_like(x_NI)
     if out_NI.numel():
-        tiles = INPUT_GRADIENT
         blocks = (cdiv(tokens, tiles["BN"]), cdiv(inputs, tiles["BI"]))
         sizes = (tokens, inputs, outputs, inputs * outputs)
         input_gradient_kernel[blocks](
@@ -76,10 +77,12 @@ def input_gradient(x_NI: Tensor, weight_JIO: Tensor, grad_NO: Tensor, grid: Spli
     return out_NI
 
 
-def weight_gradient(x_NI: Tensor, grad_NO: Tensor, grid: SplineGrid) -> Tensor:
+def weight_gradient(
+    x_NI: Tensor, grad_NO: Tensor, grid: SplineGrid, tiles: Mapping[str, int] = WEIGHT_GRADIENT
+) -> Tensor:
     """The gradient of the weight (J, I, O). Few tiles are cut into parts of the tokens, summed in a fixed order."""
     tokens, inputs, outputs = *x_NI.shape, grad_NO.shape[1]
-    shape, tiles = (grid.bases + 1, inputs, outputs), WEIGHT_GRADIENT
+    shape = (grid.bases + 1, inputs, outputs)
     blocks = (shape[0] * cdiv(inputs, tiles["BI"]), cdiv(outputs, tiles["BO"]))
     if not inputs * outputs:
         return x_NI.new_empty(shape)
