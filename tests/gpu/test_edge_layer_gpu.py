@@ -67,6 +67,7 @@ def forwards(x: Tensor, weight: Tensor, grid: SplineGrid) -> dict[str, Callable[
     ways: dict[str, Callable[[], Tensor]] = {
         "fused": lambda: launch.forward(x, weight, grid),
         "slab": lambda: slab.forward(x, weight, lambda x: launch.expand(x, grid), 1 << 20),
+        "gather": lambda: launch.gather(x, weight, grid),
         "routed": lambda: edge_linear(x, weight, grid),
     }
     if sparse.misfit(torch.cuda.get_device_capability(), *sizes, dtype) is None:

@@ -54,6 +54,14 @@ def test_a_checkpointed_layer_gives_the_same_gradients() -> None:
     assert torch.equal(x.grad, x2.grad if x2.grad is not None else x)
 
 
+def test_one_token_reads_its_live_weights_alone() -> None:
+    routes = route_edge_linear(H200, **SMALL, tokens=1)  # type: ignore[arg-type]
+    assert routes.forward.implementation == "gather"
+    assert routes.forward.reason == "one token: 5 of each edge's 9 weights are live"
+    assert routes.weight_gradient.implementation == "fused"
+    assert route_edge_linear(H200, **SMALL, tokens=2).forward.implementation == "fused"  # type: ignore[arg-type]
+
+
 def test_second_derivatives_are_refused() -> None:
     x, weight = case()
     (grad,) = torch.autograd.grad(edge_linear(x, weight, SplineGrid(cells=5)).sum(), x, create_graph=True)

@@ -81,6 +81,7 @@ def test_values_and_gradients_are_those_of_the_reference(
     x, weight, grad = case(tokens, inputs, outputs, grid)
     y, dx, dw = wanted(x, weight, grad, grid)
     assert error(launch.forward(x, weight, grid), y) < 2e-6
+    assert error(launch.gather(x[:3], weight, grid), y[:3]) < 2e-6
     assert error(launch.input_gradient(x, weight, grad, grid), dx) < 2e-6
     assert error(launch.weight_gradient(x, grad, grid), dw) < 2e-6
 
@@ -119,6 +120,10 @@ def test_nan_reaches_its_own_row_and_no_other_and_infinity_never_crashes() -> No
     assert dx[3, 4].isnan()
     others = [row for row in range(70) if row not in (3, 9)]
     assert y[others].isfinite().all()
+    few = launch.gather(x[:10], weight, grid)
+    assert few[3].isnan().all()
+    assert torch.equal(few[9], y[9]) or not few[9].isfinite().any()
+    assert few[:3].isfinite().all()
     assert dx[others].isfinite().all()
     assert launch.expand(x, grid)[3, :, 4].isnan().all()
     dw = launch.weight_gradient(x, grad, grid)

@@ -169,3 +169,50 @@ def weight_gradient_kernel(
         total = tl.dot(_feature(x_IN, u, outside, j, CELLS).to(grad.dtype), grad, total, input_precision=PRECISION)
     place = ((part * (CELLS + 4) + j).to(tl.int64) * inputs + i) * outputs + o
     tl.store(out_ptr + place, total.to(out_ptr.dtype.element_ty), mask=(i < inputs) & (o < outputs))
+
+
+@triton.jit
+def gather_kernel(
+    x_ptr, weight_ptr, out_ptr, inputs, outputs, inputs_each, slice_stride, limit, scale,
+    CELLS: tl.constexpr, BI: tl.constexpr, BO: tl.constexpr,
+):  # fmt: skip
+    """out (N, S, O): of each token, over the inputs of each of S parts, from the live weights alone, (4 + 1) per edge.
+
+    A row's four live bases lie at m to m + 3; outside the grid they count nothing, and NaN is SiLU's to carry.
+    """
+    token, part = tl.program_id(2), tl.program_id(1)
+    o = (tl.program_id(0) * BO + tl.arange(0, BO))[None, :]
+    total = tl.zeros((BO,), tl.float32)
+    last = tl.minimum((part + 1) * inputs_each, inputs)
+    for first in range(part * inputs_each, last, BI):
+        i = first + tl.arange(0, BI)
+        x = tl.load(x_ptr + token.to(tl.int64) * inputs + i, mask=i < last, other=0.0).to(tl.float32)
+        u = (x + limit) * scale
+        inside = (u >= 0.0) & (u <= CELLS)
+        u = tl.where(inside, u, 0.0)
+        m = tl.minimum(tl.floor(u), CELLS - 1.0)
+        f = u - m
+        g = 1.0 - f
+        there = (i[:, None] < last) & (o < outputs)
+        place = weight_ptr + m.to(tl.int64)[:, None] * slice_stride + i.to(tl.int64)[:, None] * outputs + o
+        for q in tl.static_range(4):
+            if q == 0:
+                value = g * g * g
+            elif q == 1:
+                value = 4.0 - 3.0 * f * f * (2.0 - f)
+            elif q == 2:
+                value = 4.0 - 3.0 * g * g * (2.0 - g)
+            else:
+                value = f * f * f
+            value = tl.where(inside, value * (1.0 / 6.0), 0.0)
+            weight = tl.load(place, mask=there, other=0.0).to(tl.float32)
+            total += tl.sum(value[:, None] * weight, 0)
+            place += slice_stride
+        silu = x / (1.0 + tl.exp(-x))
+        place = (
+            weight_ptr + slice_stride * tl.full((BI, 1), CELLS + 3, tl.int64) + i.to(tl.int64)[:, None] * outputs + o
+        )
+        weight = tl.load(place, mask=there, other=0.0).to(tl.float32)
+        total += tl.sum(silu[:, None] * weight, 0)
+    place = out_ptr + (token * tl.num_programs(1) + part).to(tl.int64) * outputs + tl.program_id(0) * BO
+    tl.store(place + tl.arange(0, BO), total, mask=tl.program_id(0) * BO + tl.arange(0, BO) < outputs)

@@ -16,6 +16,7 @@ from .kernel_triton import (
     contract_kernel,
     expand_kernel,
     forward_kernel,
+    gather_kernel,
     input_gradient_kernel,
     weight_gradient_kernel,
 )
@@ -25,7 +26,8 @@ EXPAND: Mapping[str, int] = {"ROWS": 4, "COLUMNS": 256, "num_warps": 4}
 FORWARD: Mapping[str, int] = {"BN": 128, "BI": 64, "BO": 128, "num_warps": 8, "num_stages": 3}
 INPUT_GRADIENT: Mapping[str, int] = {"BN": 128, "BI": 64, "BO": 64, "num_warps": 8, "num_stages": 3}
 WEIGHT_GRADIENT: Mapping[str, int] = {"BN": 64, "BI": 64, "BO": 128, "num_warps": 4, "num_stages": 3}
-# Programs that a weight gradient should have; fewer leave multiprocessors idle.
+GATHER: Mapping[str, int] = {"BI": 16, "BO": 256, "num_warps": 4}
+# Programs that a weight gradient, or a gathered pass, should have; fewer leave multiprocessors idle.
 PROGRAMS = 264
 
 
@@ -95,6 +97,22 @@ def weight_gradient(
     return out_SJIO[0] if parts == 1 else out_SJIO.sum(0).to(x_NI.dtype)
 
 
+def gather(x_NI: Tensor, weight_JIO: Tensor, grid: SplineGrid, tiles: Mapping[str, int] = GATHER) -> Tensor:
+    """The layer's outputs (N, O) for few tokens: of each edge only the weights that its input makes live are read."""
+    tokens, inputs, outputs = *x_NI.shape, weight_JIO.shape[2]
+    if not x_NI.numel() * outputs:
+        return x_NI.new_zeros((tokens, outputs))
+    columns = cdiv(outputs, tiles["BO"])
+    parts = max(1, min(PROGRAMS // (columns * tokens), cdiv(inputs, tiles["BI"])))
+    each = cdiv(cdiv(inputs, parts), tiles["BI"]) * tiles["BI"]
+    parts = cdiv(inputs, each)
+    out_NSO = x_NI.new_empty((tokens, parts, outputs), dtype=torch.float32)
+    gather_kernel[(columns, parts, tokens)](
+        x_NI, weight_JIO, out_NSO, inputs, outputs, each, inputs * outputs, *_places(grid), **tiles
+    )
+    return out_NSO.sum(1).to(x_NI.dtype)
+
+
 def _places(grid: SplineGrid) -> tuple[float, float, int]:
     return grid.limit, grid.cells_per_unit, grid.cells
 
@@ -113,5 +131,6 @@ def compilations() -> list[tuple[Any, dict[str, int | str]]]:
         (forward_kernel, {**FORWARD, **tiled}),
         (input_gradient_kernel, {**INPUT_GRADIENT, **tiled}),
         (weight_gradient_kernel, {**WEIGHT_GRADIENT, **tiled}),
+        (gather_kernel, GATHER),
     ]
     return [(kernel, {"CELLS": cells, **named}) for cells in (5, 13) for kernel, named in constants]

@@ -25,6 +25,8 @@ def edge_linear_op(x_NI: Tensor, weight_JIO: Tensor, cells: int, limit: float, f
         return plain_forward(x_NI, weight_JIO, grid, _form(form))
     from . import launch
 
+    if routes.forward.implementation == "gather":
+        return launch.gather(x_NI, weight_JIO, grid)
     if routes.forward.implementation == "slab":
         return slab.forward(x_NI, weight_JIO, lambda x_NI: launch.expand(x_NI, grid))
     return launch.forward(x_NI, weight_JIO, grid)
@@ -71,7 +73,8 @@ def _weight_gradient(x_NI: Tensor, grad_NO: Tensor, grid: SplineGrid, form: Edge
 def _routes(x_NI: Tensor, weight_JIO: Tensor) -> EdgeRoutes:
     features, inputs, outputs = weight_JIO.shape
     dtype = str(x_NI.dtype).removeprefix("torch.")
-    return route_edge_linear(machine_of(x_NI.device), features=features, inputs=inputs, outputs=outputs, dtype=dtype)
+    sizes = {"features": features, "inputs": inputs, "outputs": outputs, "tokens": len(x_NI)}
+    return route_edge_linear(machine_of(x_NI.device), **sizes, dtype=dtype)
 
 
 def _form(form: str) -> EdgeForm:

@@ -8,11 +8,16 @@ __all__ = ["EdgeRoutes", "route_edge_linear"]
 
 # Below so many multiplications of a token a slab's traffic costs more than a vendor's product gains.
 FUSED_PRODUCTS = 3_000_000
+# Up to so many tokens the weights that are live for them are fewer than all: 5 of 9 with five cells, of 17 with 13.
+GATHERED_TOKENS = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeRoutes:
-    """`torch`: plain PyTorch. `slab`: features by a kernel, products by the vendor's library. `fused`: one kernel."""
+    """`torch`: plain PyTorch. `slab`: features by a kernel, products by the vendor's library. `fused`: one kernel.
+
+    `gather`: one kernel that reads the live weights alone, for a token at a time.
+    """
 
     forward: Route
     input_gradient: Route
@@ -28,14 +33,14 @@ class EdgeRoutes:
 
 
 def route_edge_linear(
-    machine: Machine, *, features: int, inputs: int, outputs: int, dtype: str, compiled_24: str | None = None
+    machine: Machine, *, features: int, inputs: int, outputs: int, dtype: str, tokens: int | None = None
 ) -> EdgeRoutes:
     """The routes of one layer.
 
     Args:
         features: J, weights of an edge.
         dtype: torch's name, such as `bfloat16`.
-        compiled_24: why the kernel for sparse tensor cores cannot run on this machine; None where it can.
+        tokens: N; None: many.
     """
     plain = without_triton(machine)
     if plain is None and dtype == "float64":
@@ -49,4 +54,7 @@ def route_edge_linear(
         )
     else:
         general = Route(implementation="slab", reason=f"{products:,} weights: the vendor's product is the larger part")
-    return EdgeRoutes(forward=general, input_gradient=general, weight_gradient=general)
+    forward = general
+    if tokens is not None and tokens <= GATHERED_TOKENS:
+        forward = Route(implementation="gather", reason=f"one token: 5 of each edge's {features} weights are live")
+    return EdgeRoutes(forward=forward, input_gradient=general, weight_gradient=general)
