@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PACKAGES := mmdebstrap systemd-container iproute2 nftables openssh-client python3-venv patch
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo test test-machine check check-kernel bench-kernel bench-model bench-optim format lab-up lab-down wheel clean
+.PHONY: help setup packages demo test test-gpu test-machine check check-kernel bench-kernel bench-model bench-optim format lab-up lab-down wheel clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -42,6 +42,10 @@ check-kernel: PACKAGES += make gcc flex bison libc6-dev
 check-kernel: setup ## every profile against the Kconfig of 6.12 and 7.3; a line that is not taken fails
 	@for profile in low-latency throughput inference lab; do \
 	  $(BIN)/kanctl kernel config --profile $$profile --forward 7.3 || exit 1; done
+
+# The tests of a GPU need nothing that other tests share, so that a machine with the trainer's packages alone runs them.
+test-gpu: setup ## the tests of kernels and training that need NVIDIA GPUs, of which they use one or two
+	@$(BIN)/python -m pytest -q --confcutdir=tests/gpu tests/gpu
 
 # Target-specific: only these tests need QEMU.
 test-machine: PACKAGES += qemu-system-x86 qemu-utils e2fsprogs
