@@ -78,7 +78,7 @@ def forwards(x: Tensor, weight: Tensor, grid: SplineGrid) -> dict[str, Callable[
 
 def gradients(layer: Layer, grid: SplineGrid) -> dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor]]]:
     x, weight, grad = layer
-    contract = lambda x, slab: launch.contract(x, slab, grid)  # noqa: E731
+    contract = lambda x, slab, out: launch.contract(x, slab, out, grid)  # noqa: E731
     expand = lambda x: launch.expand(x, grid)  # noqa: E731
     return {
         "fused": (
@@ -151,7 +151,7 @@ def test_the_slabs_keep_to_their_bytes() -> None:
     edge_linear(x, weight, grid)
     for call in (
         lambda: slab.forward(x, weight, lambda x: launch.expand(x, grid)),
-        lambda: slab.input_gradient(x, weight, grad, lambda x, slab: launch.contract(x, slab, grid)),
+        lambda: slab.input_gradient(x, weight, grad, lambda x, slab, out: launch.contract(x, slab, out, grid)),
         lambda: slab.weight_gradient(x, grad, 9, lambda x: launch.expand(x, grid)),
     ):
         torch.cuda.synchronize()

@@ -36,7 +36,7 @@ def launches(layer: Layer) -> dict[str, tuple[Launch, Tiles]]:
     features = launch.expand(x, grid)
     return {
         "expand": (lambda tiles: launch.expand(x, grid, tiles), launch.EXPAND),
-        "contract": (lambda tiles: launch.contract(x, features, grid, tiles), launch.EXPAND),
+        "contract": (lambda tiles: launch.contract(x, features, torch.empty_like(x), grid, tiles), launch.EXPAND),
         "forward": (lambda tiles: launch.forward(x, weight, grid, tiles), launch.FORWARD),
         "input_gradient": (
             lambda tiles: launch.input_gradient(x, weight, grad, grid, tiles),

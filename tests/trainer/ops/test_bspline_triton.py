@@ -93,8 +93,8 @@ def test_slabs_of_the_kernels_give_the_same(tokens: int, inputs: int, outputs: i
     y, dx, dw = wanted(x, weight, grad, grid)
     features_count = grid.bases + 1
 
-    def contract(x: Tensor, grad: Tensor) -> Tensor:
-        return launch.contract(x, grad, grid)
+    def contract(x: Tensor, grad: Tensor, out: Tensor) -> Tensor:
+        return launch.contract(x, grad, out, grid)
 
     for slab_bytes in (1, 200_000, 1 << 30):
         expand = lambda x: launch.expand(x, grid)  # noqa: E731

@@ -41,10 +41,11 @@ def expand(x_NI: Tensor, grid: SplineGrid, tiles: Mapping[str, int] = EXPAND) ->
     return out_NJI
 
 
-def contract(x_NI: Tensor, grad_NJI: Tensor, grid: SplineGrid, tiles: Mapping[str, int] = EXPAND) -> Tensor:
-    """The gradient of the inputs (N, I) from that of their features."""
+def contract(
+    x_NI: Tensor, grad_NJI: Tensor, out_NI: Tensor, grid: SplineGrid, tiles: Mapping[str, int] = EXPAND
+) -> Tensor:
+    """Write the gradient of the inputs (N, I), from that of their features, to out_NI and give it back."""
     rows, inputs = x_NI.shape
-    out_NI = torch.empty_like(x_NI)
     if out_NI.numel():
         blocks = (cdiv(rows, tiles["ROWS"]), cdiv(inputs, tiles["COLUMNS"]))
         contract_kernel[blocks](x_NI, grad_NJI, out_NI, rows, inputs, *_places(grid), **tiles)

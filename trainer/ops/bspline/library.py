@@ -55,7 +55,7 @@ def _input_gradient(
 
     if routes.input_gradient.implementation == "slab":
         return slab.input_gradient(
-            x_NI, weight_JIO, grad_NO, lambda x_NI, grad_NJI: launch.contract(x_NI, grad_NJI, grid)
+            x_NI, weight_JIO, grad_NO, lambda x_NI, grad_NJI, out_NI: launch.contract(x_NI, grad_NJI, out_NI, grid)
         )
     return launch.input_gradient(x_NI, weight_JIO, grad_NO, grid)
 

@@ -18,8 +18,8 @@ def plain_forward(x_NI: Tensor, weight_JIO: Tensor, grid: SplineGrid, form: Edge
 def plain_input_gradient(x_NI: Tensor, weight_JIO: Tensor, grad_NO: Tensor, grid: SplineGrid, form: EdgeForm) -> Tensor:
     """The gradient of the inputs (N, I)."""
 
-    def contract(x_NI: Tensor, grad_NJI: Tensor) -> Tensor:
-        return input_gradient(x_NI, grad_NJI, grid, form)
+    def contract(x_NI: Tensor, grad_NJI: Tensor, out_NI: Tensor) -> None:
+        out_NI.copy_(input_gradient(x_NI, grad_NJI, grid, form))
 
     return slab.input_gradient(x_NI, weight_JIO, grad_NO, contract, SLAB_BYTES)
 
