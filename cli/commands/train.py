@@ -1,5 +1,6 @@
 """kanctl train: prepare text, launch runs, watch and stop them, evaluate and sample what they made."""
 
+import json
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +17,12 @@ app = make_group("Prepare text, train on all nodes, evaluate and sample.")
 LocalOption = Annotated[bool, typer.Option("--local", help="On this machine alone, without a cluster.")]
 RunArgument = Annotated[str | None, typer.Argument(help="Name of the run; default: the newest.")]
 CheckpointOption = Annotated[str, typer.Option(help="`last`, or the step of a checkpoint.")]
+
+
+class Bench(StrEnum):
+    """What `bench` measures."""
+
+    OPS = "ops"
 
 
 class Task(StrEnum):
@@ -222,6 +229,39 @@ def evaluate(
         print_json(result)
     else:
         print_table(["task", "measure", "value", "unit", "without the model", "count"], measure_rows(result))
+
+
+@app.command()
+def bench(
+    what: Annotated[Bench, typer.Argument(help="What to measure.")],
+    only: Annotated[str | None, typer.Option(help="Cases whose name has this in it.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the results to this file too, as JSON.")] = None,
+    inventory: InventoryOption = None,
+    local: LocalOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the ops on the first node, beside other ways to the same; nothing that is wrong has a time.
+
+    Examples:
+
+      kanctl train bench ops
+
+      kanctl train bench ops --local --only "192 -> 768" --output ops.json
+    """
+    from ..training.actions import bench_ops
+    from ..training.bench import COLUMNS, bench_rows, failures
+
+    found = bench_ops(only, inventory=inventory, local=local)
+    if output:
+        output.write_text(json.dumps(found, indent=1) + "\n")
+    if as_json:
+        print_json(found)
+    else:
+        print_table(COLUMNS, bench_rows(found))
+    for line in failures(found):
+        print_note(line)
+    if found["failed"]:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from kanctl import __version__
 from kanctl.errors import BadInputError, KanctlError
 from kanctl.trainer.config import RunConfig, apply_overrides, load_recipe, to_dict
 
@@ -112,3 +113,9 @@ def explain_recipe(
     options = option_words({"config": json.dumps(to_dict(config)), "capability": capability})
     with open_place(inventory, local=means_local(inventory, local)) as place:
         return ask_module(place, "explain", options)
+
+
+def bench_ops(only: str | None, *, inventory: Path | None, local: bool) -> dict[str, Any]:
+    """What the module bench.ops answers on the first node."""
+    with open_place(inventory, local=means_local(inventory, local)) as place:
+        return ask_module(place, "bench.ops", option_words({"only": only, "commit": __version__}))

@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 Job = TypeVar("Job")
 
 
-def open_document(path: Path, plan: Mapping[str, Any], text: str, commit: str | None) -> dict[str, Any]:
+def open_document(path: Path | None, plan: Mapping[str, Any], text: str, commit: str | None) -> dict[str, Any]:
     """The results so far, or an empty document of this machine. Raises SystemExit for results of another setting."""
     import torch
 
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     head = {"device": name, "torch": torch.__version__, "plan": dict(plan), "text": text}
-    if path.is_file():
+    if path is not None and path.is_file():
         document: dict[str, Any] = json.loads(path.read_text()) | {"failed": []}
         if {key: document.get(key) for key in head} != head:
             raise SystemExit(f"{path} holds results of another device or plan; name another file with --out")
@@ -30,13 +30,16 @@ def open_document(path: Path, plan: Mapping[str, Any], text: str, commit: str | 
 
 
 def fill(
-    path: Path,
+    path: Path | None,
     document: dict[str, Any],
     jobs: Iterable[tuple[dict[str, Any], Job]],
     run: Callable[[Job], dict[str, Any]],
     minutes: float,
 ) -> None:
-    """Run the jobs whose keys no row has yet, and write each row at once; begin none after so many minutes."""
+    """Run the jobs whose keys no row has yet, and write each row at once; begin none after so many minutes.
+
+    Without a path the rows are in the document alone.
+    """
     deadline_s = time.monotonic() + 60 * minutes
     for key, job in jobs:
         if any(key.items() <= row.items() for row in document["rows"]):
@@ -54,7 +57,8 @@ def fill(
             document["failed"].append({**key, "error": str(error)[:500]})
             continue
         document["rows"].append({**key, **row})
-        path.write_text(json.dumps(document, indent=1) + "\n")
+        if path is not None:
+            path.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def lowest(row: Mapping[str, Any]) -> float:

@@ -1,14 +1,10 @@
-"""`python -m kanctl.trainer.bench.edge`: the edge layer's time, memory and error, ours and other ways, case by case.
+"""The edge layer's benchmark: ours as it is routed, each of our implementations, and other ways to such a layer.
 
-No time is printed of a way whose values or gradients are off: it fails instead. Resumes like bench.model.
-docs/performance.md has the tables.
+`gemm` is no layer: the three products alone, by the vendor's library, with the features given.
 """
 
-import argparse
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,12 +12,11 @@ from torch import Tensor
 
 from ..ops.bspline import SplineGrid, edge_linear
 from ..ops.bspline.reference import edge_linear_reference
-from .document import fill, markdown, open_document
+from .edge_pieces import PIECES, made_of
 from .edge_rivals import RIVALS, SAME_FUNCTION
+from .group import Group, relative_error, require_right
 from .timing import measure
 
-# The relative error, in the Frobenius norm against float64, beyond which a time says nothing.
-BOUNDS = {torch.bfloat16: 5e-3, torch.float32: 1e-5}
 # Tokens and inputs that are checked: float64 for all would take longer than everything else.
 CHECKED = 128
 
@@ -80,6 +75,8 @@ def ways(layer: Layer, device: str) -> dict[str, tuple[Way, bool]]:
     """Every way to the layer, and whether it computes our function."""
     grid = layer.grid
     found: dict[str, tuple[Way, bool]] = {"ours": (lambda x, weight: edge_linear(x, weight, grid), True)}
+    if device == "cuda":
+        found |= {name: (made_of(name, grid), True) for name in PIECES}
     for name, rival in RIVALS.items():
         plain: Way = lambda x, weight, rival=rival: rival(x, weight, grid)  # type: ignore[misc]  # noqa: E731
         found[name] = (plain, name in SAME_FUNCTION)
@@ -95,10 +92,7 @@ def run_way(case: Case, name: str, device: str, dtype: torch.dtype) -> dict[str,
         return _gemm(layer, case.graph)
     way, is_ours = ways(layer, device)[name]
     errors = check(way, layer) if is_ours else {}
-    worst = max(errors.values(), default=0.0)
-    # Written so that NaN fails too.
-    if not worst <= BOUNDS[dtype]:
-        raise RuntimeError(f"wanted errors of at most {BOUNDS[dtype]}, found {errors}")
+    require_right(errors, dtype)
     with torch.no_grad():
         forward = measure(lambda: way(layer.x_NI, layer.weight_JIO), graph=case.graph)
     both = measure(lambda: _gradients(way, layer), graph=case.graph)
@@ -121,9 +115,9 @@ def check(way: Way, layer: Layer) -> dict[str, float]:
     some_NO = edge_linear_reference(layer.x_NI[:, columns].double(), part_JIO, layer.grid)
     (wanted_JIO,) = torch.autograd.grad(some_NO, part_JIO, layer.grad_NO.double())
     return {
-        "y": _error(y_NO[rows], wanted_NO.detach()),
-        "dx": _error(grad_x_NI[rows], wanted_x_NI),
-        "dw": _error(grad_weight_JIO[:, columns], wanted_JIO),
+        "y": relative_error(y_NO[rows], wanted_NO.detach()),
+        "dx": relative_error(grad_x_NI[rows], wanted_x_NI),
+        "dw": relative_error(grad_weight_JIO[:, columns], wanted_JIO),
     }
 
 
@@ -144,62 +138,18 @@ def _gemm(layer: Layer, graph: bool) -> dict[str, Any]:
     return {"forward_ms": forward.ms, "both_ms": both.ms, "extra_mb": None, "errors": {}}
 
 
-def _error(found: Tensor, wanted: Tensor) -> float:
-    return float((found.double() - wanted).norm() / wanted.norm())
+def names(device: str) -> list[str]:
+    """The ways on a device, the baseline first."""
+    own = ["gemm", "ours"]
+    if device != "cuda":
+        return own + list(RIVALS)
+    return own + list(PIECES) + list(RIVALS) + [f"{name}, compiled" for name in RIVALS]
 
 
-def bench(options: argparse.Namespace) -> dict[str, Any]:
-    """Run what is missing in the results file; gives the whole document."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    cases = [case for case in CASES if not options.only or case.name in options.only]
-    if options.tokens:
-        cases = [Case(**{**asdict(case), "tokens": options.tokens}) for case in cases]
-    plan = {"dtype": str(dtype), "tokens": options.tokens or CASES[0].tokens}
-    document = open_document(options.out, plan, "N(0, 1)", options.commit)
-    names = ["gemm", "ours", *RIVALS, *(f"{name}, compiled" for name in RIVALS if device == "cuda")]
-    jobs = [({"case": case.name, "way": name}, (case, name)) for case in cases for name in names]
-    fill(options.out, document, jobs, lambda job: run_way(*job, device, dtype), options.minutes)
-    return document
-
-
-def table(document: Mapping[str, Any]) -> str:
-    """All rows as Markdown; ratios are the time of `gemm` over the way's, so more is better."""
-    gemm = {row["case"]: row for row in document["rows"] if row["way"] == "gemm"}
-    lines = []
-    for row in document["rows"]:
-        against = gemm.get(row["case"], row)
-        extra, errors = row["extra_mb"], row["errors"]
-        lines.append(
-            [
-                row["case"],
-                row["way"],
-                f"{row['forward_ms']:.3f} ({against['forward_ms'] / row['forward_ms']:.2f}x)",
-                f"{row['both_ms']:.3f} ({against['both_ms'] / row['both_ms']:.2f}x)",
-                "-" if extra is None else f"{extra:,.0f}",
-                f"{max(errors.values()):.1e}" if errors else "-",
-            ]
-        )
-    return markdown(["layer", "way", "forward ms (x gemm)", "forward + backward ms", "MB beyond", "error"], lines)
-
-
-def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line's options."""
-    parser = argparse.ArgumentParser(prog="python -m kanctl.trainer.bench.edge", allow_abbrev=False)
-    parser.add_argument("--out", type=Path, default=Path("bench-edge.json"), help="results, also those to go on from")
-    parser.add_argument("--only", nargs="+", metavar="CASE", choices=[case.name for case in CASES], help="these cases")
-    parser.add_argument("--tokens", type=int, help="in place of the cases' own number")
-    parser.add_argument("--minutes", type=float, default=1e9, help="begin no case after so long")
-    parser.add_argument("--commit", help="the commit of this code, where there is no git")
-    return parser.parse_args(words)
-
-
-def main() -> int:
-    """Run, print the table, and give the exit code: 1 where something failed."""
-    document = bench(parse_arguments())
-    print(table(document))
-    return 1 if document["failed"] else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+GROUP = Group(
+    name="edge",
+    title="the edge layer, beside the vendor's matrix products of as many parameters",
+    cases=CASES,
+    ways=names,
+    run=run_way,
+)

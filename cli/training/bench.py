@@ -1,0 +1,35 @@
+"""`kanctl train bench`: its rows as a table."""
+
+from collections.abc import Mapping
+from typing import Any
+
+COLUMNS = ("op", "case", "way", "forward", "forward and backward", "MB beyond", "error")
+
+
+def bench_rows(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """A row for each way. Ratios are the baseline's time over the way's: more is better."""
+    baselines = {
+        (row["op"], row["case"]): row for row in document["rows"] if row["way"] == document["baselines"].get(row["op"])
+    }
+    return [_row(row, baselines.get((row["op"], row["case"]))) for row in document["rows"]]
+
+
+def _row(row: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> tuple[str, ...]:
+    worst = max(row["errors"].values(), default=None)
+    return (
+        row["op"],
+        row["case"],
+        row["way"],
+        *(_time(row[key], baseline[key] if baseline else None) for key in ("forward_ms", "both_ms")),
+        "-" if row["extra_mb"] is None else f"{row['extra_mb']:,.0f}",
+        "-" if worst is None else f"{worst:.1e}",
+    )
+
+
+def _time(ms: float, baseline_ms: float | None) -> str:
+    return f"{ms:.3f} ms" if baseline_ms is None else f"{ms:.3f} ms ({baseline_ms / ms:.2f}x)"
+
+
+def failures(document: Mapping[str, Any]) -> list[str]:
+    """A line for each way that has no time."""
+    return [f"{row['op']}, {row['case']}, {row['way']}: {row['error']}" for row in document["failed"]]

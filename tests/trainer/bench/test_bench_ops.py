@@ -1,0 +1,97 @@
+"""The bench of the ops at small sizes on a CPU: every way is right, a wrong one has no time, cut runs go on."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from kanctl.trainer.bench import ada, edge, ops
+from kanctl.trainer.bench.edge_rivals import SAME_FUNCTION
+from kanctl.trainer.bench.group import require_right
+from kanctl.trainer.bench.timing import measure
+
+EDGES = [edge.Case(tokens=40, inputs=6, outputs=5), edge.Case(tokens=40, inputs=6, outputs=5, cells=13, graph=True)]
+ATTENTION = [ada.Case(tokens=96, length=48, heads=2), ada.Case(tokens=96, length=96, heads=2)]
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="has more ways on a GPU; kanctl train bench ops")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = {"edge": EDGES, "ada": ATTENTION}
+    groups = {name: replace(ops.GROUPS[name], cases=cases[name]) for name in cases}
+    monkeypatch.setattr(ops, "GROUPS", groups)
+    monkeypatch.setattr("kanctl.trainer.bench.timing.SECONDS", 0.0)
+
+
+def run(*words: str) -> dict[str, Any]:
+    return ops.bench(ops.parse_arguments(["--commit", "abc", "--tokens", "96", *words]))
+
+
+def test_every_way_is_measured_and_ours_are_right() -> None:
+    document = run()
+    assert document["failed"] == []
+    assert document["baselines"] == {"edge": "gemm", "ada": "softmax attention"}
+    ways = {(row["op"], row["way"]) for row in document["rows"]}
+    assert ways == {("edge", way) for way in ("gemm", "ours", "closed form", "Cox-de Boor", "Gaussian")} | {
+        ("ada", way) for way in ("softmax attention", "linear attention", "ours")
+    }
+    checked = [row for row in document["rows"] if row["way"] in {"ours", *SAME_FUNCTION}]
+    assert len(checked) == 3 * len(EDGES) + len(ATTENTION)
+    assert all(0 < max(row["errors"].values()) < 1e-6 for row in checked)
+    assert all(row["forward_ms"] > 0 and row["both_ms"] > 0 for row in document["rows"])
+    assert set(document["rows"][-1]["errors"]) == {"o", "dq", "dk", "dv", "dtaps", "ddecay"}
+
+
+def test_a_way_that_is_wrong_has_no_time_but_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    right_layer, right_attention = edge.edge_linear, ada.ada
+
+    def wrong_layer(x: Tensor, weight: Tensor, grid: edge.SplineGrid) -> Tensor:
+        return right_layer(x, weight, grid) * 1.001
+
+    def wrong_attention(*inputs: Any) -> tuple[Tensor, None]:
+        return right_attention(*inputs)[0] * 1.001, None
+
+    monkeypatch.setattr(edge, "edge_linear", wrong_layer)
+    monkeypatch.setattr(ada, "ada", wrong_attention)
+    document = run()
+    assert {(failure["op"], failure["way"]) for failure in document["failed"]} == {("edge", "ours"), ("ada", "ours")}
+    assert "wanted errors of at most 1e-05, found y 1.0e-03" in document["failed"][0]["error"]
+    assert "ours" not in {row["way"] for row in document["rows"]}
+
+
+def test_nan_is_an_error_too() -> None:
+    with pytest.raises(RuntimeError, match="found y nan"):
+        require_right({"y": float("nan")}, torch.float32)
+    require_right({"y": 1e-6}, torch.float32)
+
+
+def test_a_cut_run_goes_on_and_another_plan_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    words = ("--out", str(out), "--groups", "edge")
+    run(*words, "--only", "G = 13")
+    first = json.loads(out.read_text())["rows"]
+    assert {row["case"] for row in first} == {EDGES[1].name}
+    whole = run(*words)
+    assert len(whole["rows"]) == 5 * len(EDGES)
+    assert whole["rows"][: len(first)] == first
+    with pytest.raises(SystemExit, match="results of another device or plan"):
+        run(*words, "--tokens", "20")
+
+
+def test_without_a_gpu_there_are_few_tokens_and_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ops.parse_arguments(["--only", "no such case"])
+    assert ops.bench(options)["rows"] == []
+    assert "no GPU here: 256 tokens in place of the cases' own number" in capsys.readouterr().err
+
+
+def test_a_measure_is_the_median_of_several_runs() -> None:
+    runs: list[int] = []
+    cost = measure(lambda: runs.append(1))
+    assert len(runs) >= 5
+    assert cost.ms >= 0
+    assert cost.peak_mb is None
