@@ -60,13 +60,15 @@ def settings(now: Tiles) -> Iterator[Tiles]:
 
 def sweep(kernel: str, launch: Launch, now: Tiles, keep: int) -> list[dict[str, Any]]:
     """The quickest settings with their times, and the present one."""
+    from triton.errors import TritonError
+
     wanted = launch(now).float()
     found: list[dict[str, Any]] = []
     for number, tiles in enumerate(settings(now)):
         try:
             error = float((launch(tiles).float() - wanted).norm() / wanted.norm())
             cost = measure(lambda tiles=tiles: launch(tiles))  # type: ignore[misc]
-        except Exception as failure:  # noqa: BLE001  # Triton has no common class for what does not fit
+        except (TritonError, RuntimeError) as failure:
             print(f"  {kernel} {dict(tiles)}: {str(failure).splitlines()[0][:100]}", file=sys.stderr)
             continue
         row = {"ms": cost.ms, **tiles, "is_present": number == 0}
