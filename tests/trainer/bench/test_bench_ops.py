@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from kanctl.trainer.bench import ada, edge, ops
+from kanctl.trainer.bench import ada, edge, ops, step, timing
 from kanctl.trainer.bench.edge_rivals import SAME_FUNCTION
 from kanctl.trainer.bench.group import require_right
-from kanctl.trainer.bench.timing import measure
 
 EDGES = [edge.Case(tokens=40, inputs=6, outputs=5), edge.Case(tokens=40, inputs=6, outputs=5, cells=13, graph=True)]
 ATTENTION = [ada.Case(tokens=96, length=48, heads=2), ada.Case(tokens=96, length=96, heads=2)]
@@ -22,10 +21,12 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="has more ways
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    cases = {"edge": EDGES, "ada": ATTENTION}
+    cases = {"edge": EDGES, "ada": ATTENTION, "step": [step.Case(tokens=96)]}
     groups = {name: replace(ops.GROUPS[name], cases=cases[name]) for name in cases}
     monkeypatch.setattr(ops, "GROUPS", groups)
-    monkeypatch.setattr("kanctl.trainer.bench.timing.SECONDS", 0.0)
+    monkeypatch.setattr(timing, "SECONDS", 0.0)
+    monkeypatch.setattr(timing, "LEAST", 1)
+    monkeypatch.setattr(step, "LENGTH", 16)
 
 
 def run(*words: str) -> dict[str, Any]:
@@ -35,16 +36,18 @@ def run(*words: str) -> dict[str, Any]:
 def test_every_way_is_measured_and_ours_are_right() -> None:
     document = run()
     assert document["failed"] == []
-    assert document["baselines"] == {"edge": "gemm", "ada": "softmax attention"}
+    assert document["baselines"] == {"edge": "gemm", "ada": "softmax attention", "step": "GPT, 16 layers"}
     ways = {(row["op"], row["way"]) for row in document["rows"]}
     assert ways == {("edge", way) for way in ("gemm", "ours", "closed form", "Cox-de Boor", "Gaussian")} | {
         ("ada", way) for way in ("softmax attention", "linear attention", "ours")
-    }
+    } | {("step", way) for way in step.MODELS}
     checked = [row for row in document["rows"] if row["way"] in {"ours", *SAME_FUNCTION}]
     assert len(checked) == 3 * len(EDGES) + len(ATTENTION)
     assert all(0 < max(row["errors"].values()) < 1e-6 for row in checked)
     assert all(row["forward_ms"] > 0 and row["both_ms"] > 0 for row in document["rows"])
-    assert set(document["rows"][-1]["errors"]) == {"o", "dq", "dk", "dv", "dtaps", "ddecay"}
+    assert set(checked[-1]["errors"]) == {"o", "dq", "dk", "dv", "dtaps", "ddecay"}
+    [whole_model] = [row for row in document["rows"] if row["op"] == "step" and row["way"].startswith("ours")]
+    assert 0 <= whole_model["errors"]["loss"] < 1e-6
 
 
 def test_a_way_that_is_wrong_has_no_time_but_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,9 +92,11 @@ def test_without_a_gpu_there_are_few_tokens_and_it_says_so(capsys: pytest.Captur
     assert "no GPU here: 256 tokens in place of the cases' own number" in capsys.readouterr().err
 
 
-def test_a_measure_is_the_median_of_several_runs() -> None:
+def test_a_measure_is_the_median_of_several_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "LEAST", 5)
     runs: list[int] = []
-    cost = measure(lambda: runs.append(1))
-    assert len(runs) >= 5
+    cost = timing.measure(lambda: runs.append(1))
+    # And one to warm up.
+    assert len(runs) == 6
     assert cost.ms >= 0
     assert cost.peak_mb is None
