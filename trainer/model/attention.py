@@ -23,6 +23,8 @@ class AttentionState:
 
     key_BHSC: Tensor
     value_BHSC: Tensor
+    most: int
+    """No row's place is beyond this one. Counted here, since asking the device would wait for it."""
 
 
 class CausalAttention(nn.Module):
@@ -65,7 +67,8 @@ class CausalAttention(nn.Module):
     def prefill(self, x_BTD: Tensor, frame: Frame) -> tuple[Tensor, AttentionState]:
         """The values of forward, and the cache of each row's last document, without gradients."""
         q_BHTC, k_BHTC, v_BHTC = self._parts(x_BTD, positions(frame), frame.knowledge_BTF)
-        state = AttentionState(key_BHSC=_cache(k_BHTC, frame), value_BHSC=_cache(v_BHTC, frame))
+        most = x_BTD.shape[1] - 1
+        state = AttentionState(key_BHSC=_cache(k_BHTC, frame), value_BHSC=_cache(v_BHTC, frame), most=most)
         return self._mix(q_BHTC, k_BHTC, v_BHTC, frame), state
 
     @torch.no_grad()
@@ -76,21 +79,22 @@ class CausalAttention(nn.Module):
 
         Args:
             x_BD: the tokens' channels.
-            position_B: int64, their places in their documents; what lies beyond in the cache is forgotten.
-            state: as prefill or step gave it. It grows to twice its slots when a place does not fit.
+            position_B: int64, their places in their documents, at most one more than the last step's; what lies beyond
+                in the cache is forgotten.
+            state: as prefill or step gave it. It grows to twice its slots when a place may not fit.
             knowledge_BF: int64, the tokens' features where there is a knowledge bias.
         """
         knowledge_BTF = None if knowledge_BF is None else knowledge_BF[:, None]
         q_BHTC, k_BHTC, v_BHTC = self._parts(x_BD[:, None], position_B[:, None], knowledge_BTF)
-        slots = state.key_BHSC.shape[2]
-        wanted = grown(slots, int(position_B.max()))
+        most = state.most + 1
+        wanted = grown(state.key_BHSC.shape[2], most)
         key_BHSC = stored(state.key_BHSC, wanted, position_B, k_BHTC[:, :, 0])
         value_BHSC = stored(state.value_BHSC, wanted, position_B, v_BHTC[:, :, 0])
         visible_BS = torch.arange(wanted, device=x_BD.device) <= position_B[:, None]
         mixed_BHTC = F.scaled_dot_product_attention(
             q_BHTC, key_BHSC, value_BHSC, attn_mask=visible_BS[:, None, None], scale=self.head_size**-0.5
         )
-        return self.out(mixed_BHTC.flatten(1)), AttentionState(key_BHSC=key_BHSC, value_BHSC=value_BHSC)
+        return self.out(mixed_BHTC.flatten(1)), AttentionState(key_BHSC=key_BHSC, value_BHSC=value_BHSC, most=most)
 
     def _parts(self, x_BTD: Tensor, position_BT: Tensor, knowledge_BTF: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys as they meet in the product, and values."""

@@ -32,6 +32,8 @@ class MultiResolutionState:
     key_BHRC: Tensor
     value_BHRC: Tensor
     levels: tuple[LevelState, ...]
+    most: int
+    """No row's place is beyond this one. Counted here, since asking the device would wait for it."""
 
 
 class MultiResolutionAttention(nn.Module):
@@ -90,14 +92,14 @@ class MultiResolutionAttention(nn.Module):
         ring = self.resolutions.reach
         key_BHRC = stored(state.key_BHRC, ring, position_B % ring, k_BHC)
         value_BHRC = stored(state.value_BHRC, ring, position_B % ring, v_BHTC[:, :, 0])
-        most = int(position_B.max())
+        most = state.most + 1
         levels = tuple(
             self._level_step(level, size, k_BHTC[:, :, 0], v_BHTC[:, :, 0], position_B, most)
             for level, size in zip(state.levels, self.resolutions.levels, strict=True)
         )
         blocks = [(level.key_BHNC, level.value_BHNC) for level in levels]
         mixed_BHC = multi_resolution_step(q_BHC, (key_BHRC, value_BHRC), blocks, position_B, self.resolutions)
-        new = MultiResolutionState(key_BHRC=key_BHRC, value_BHRC=value_BHRC, levels=levels)
+        new = MultiResolutionState(key_BHRC=key_BHRC, value_BHRC=value_BHRC, levels=levels, most=most)
         return self.out(mixed_BHC.flatten(1)), new
 
     def _parts(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -136,7 +138,10 @@ class MultiResolutionAttention(nn.Module):
         turned_BHTC = self._turned(k_BHTC, positions(frame))
         levels = [self._level_state(k_BHTC, v_BHTC, first_B1, last_B1, size) for size in self.resolutions.levels]
         return MultiResolutionState(
-            key_BHRC=_picked(turned_BHTC, index_BR), value_BHRC=_picked(v_BHTC, index_BR), levels=tuple(levels)
+            key_BHRC=_picked(turned_BHTC, index_BR),
+            value_BHRC=_picked(v_BHTC, index_BR),
+            levels=tuple(levels),
+            most=k_BHTC.shape[2] - 1,
         )
 
     def _level_state(self, k_BHTC: Tensor, v_BHTC: Tensor, first_B1: Tensor, last_B1: Tensor, size: int) -> LevelState:

@@ -150,6 +150,8 @@ def tensors_of(state: object) -> list[Tensor]:
     """All tensors of a state, of its levels too."""
     if isinstance(state, Tensor):
         return [state]
+    if isinstance(state, int):
+        return []
     parts = state if isinstance(state, tuple) else [getattr(state, field.name) for field in fields(state)]
     return [tensor for part in parts for tensor in tensors_of(part)]
 
