@@ -13,7 +13,8 @@ from torch import Tensor
 
 from .errors import CheckpointInvalid
 from .model import END_OF_DOCUMENT, KanLM
-from .model.decoding import prefill, step
+from .model.decoding import prefill
+from .model.graphed import GraphedSteps, Steps, can_be_graphed
 
 Ended = Literal["length", "end-of-document", "stop"]
 
@@ -93,16 +94,17 @@ def generate(model: KanLM, prompts: Sequence[bytes], config: SampleConfig) -> li
         for number, prompt in enumerate(prompts)
     ]
     model.eval()
-    logits_BV, state, seen = None, None, model.config.context_tokens
+    one_step: Steps | GraphedSteps | None = None
+    seen = model.config.context_tokens
     while any(row.ended is None for row in rows):
-        if seen >= model.config.context_tokens:
+        if one_step is None or seen >= model.config.context_tokens:
             window_BT = _window(rows, model)
             logits_BV, state = prefill(model, window_BT)
+            one_step = GraphedSteps(model, state) if can_be_graphed(model) else Steps(model, state)
             seen = window_BT.shape[1]
         else:
-            assert state is not None
             token_B = torch.tensor([row.tokens[-1] for row in rows], device=model.embedding.weight.device)
-            logits_BV, state = step(model, token_B, state)
+            logits_BV = one_step(token_B)
             seen += 1
         _choose_all(rows, logits_BV[:, : END_OF_DOCUMENT + 1].float().cpu(), config)
     return [Written(text=bytes(row.written), ended=row.ended) for row in rows if row.ended is not None]

@@ -26,6 +26,11 @@ class AttentionState:
     most: int
     """No row's place is beyond this one. Counted here, since asking the device would wait for it."""
 
+    @property
+    def room(self) -> int:
+        """So many more steps need no larger cache."""
+        return self.key_BHSC.shape[2] - 1 - self.most
+
 
 class CausalAttention(nn.Module):
     """Each token looks at itself and the earlier ones of its document; PyTorch picks the fused kernel.

@@ -3,6 +3,7 @@
 Letters: B batch, T tokens, D width, H heads, C head size, N blocks or block slots of one level, R slots of the ring.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,8 @@ class MultiResolutionState:
     levels: tuple[LevelState, ...]
     most: int
     """No row's place is beyond this one. Counted here, since asking the device would wait for it."""
+    room: int
+    """So many more steps need no longer list of blocks."""
 
 
 class MultiResolutionAttention(nn.Module):
@@ -99,7 +102,8 @@ class MultiResolutionAttention(nn.Module):
         )
         blocks = [(level.key_BHNC, level.value_BHNC) for level in levels]
         mixed_BHC = multi_resolution_step(q_BHC, (key_BHRC, value_BHRC), blocks, position_B, self.resolutions)
-        new = MultiResolutionState(key_BHRC=key_BHRC, value_BHRC=value_BHRC, levels=levels, most=most)
+        room = self._places(levels) - 1 - most
+        new = MultiResolutionState(key_BHRC=key_BHRC, value_BHRC=value_BHRC, levels=levels, most=most, room=room)
         return self.out(mixed_BHC.flatten(1)), new
 
     def _parts(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -142,7 +146,12 @@ class MultiResolutionAttention(nn.Module):
             value_BHRC=_picked(v_BHTC, index_BR),
             levels=tuple(levels),
             most=k_BHTC.shape[2] - 1,
+            room=self._places(levels) - k_BHTC.shape[2],
         )
+
+    def _places(self, levels: Iterable[LevelState]) -> int:
+        """Tokens of a document that all levels have blocks for."""
+        return min(level.key_BHNC.shape[2] * size for level, size in zip(levels, self.resolutions.levels, strict=True))
 
     def _level_state(self, k_BHTC: Tensor, v_BHTC: Tensor, first_B1: Tensor, last_B1: Tensor, size: int) -> LevelState:
         tokens = k_BHTC.shape[2]
