@@ -20,7 +20,6 @@ PLAIN = {
     "Grove": "its subnets run one by one; no kernel of its own yet",
     "ArnoldDiffusionAttention": "chunks of matrix products; no kernel of its own yet",
     "MultiResolutionAttention": "matrix products and one softmax; no kernel of its own yet",
-    "KalmanFilter": "a scan in rounds; no kernel of its own yet",
 }
 
 

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.kalman import KalmanState, kalman_filter, kalman_step
+from ..ops.kalman.route import route_kalman
+from ..ops.route import Machine, Route
 from .frame import Frame
 
 # Gains that channels start with once they have settled: from half of each observation to 1 / 128 of it.
@@ -63,6 +65,10 @@ class KalmanFilter(nn.Module):
         """One more token of each row, (B, D), and the next state; position 0 begins a document."""
         estimate_BD, state = kalman_step(*self._parts(x_BD), position_B, state)
         return self._leave(x_BD, estimate_BD), state
+
+    def routes(self, machine: Machine, dtype: str) -> dict[str, Route]:
+        """What computes the filter there, and why; `dtype` by torch's name."""
+        return {"filter": route_kalman(machine, dtype=dtype)}
 
     def _parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Observations and noises (..., D), drifts (D,), the variances in float32 at least."""

@@ -108,8 +108,6 @@ def test_gradients_of_long_sequences_are_finite_and_near_those_of_the_recursion_
         assert ((one - other).norm() / other.norm()).item() < 1e-4
 
 
-# The compiler itself makes an instance of each autograd function that it traces.
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_the_filter_is_one_graph_for_the_compiler_forward_and_backward() -> None:
     made, place = inputs(13), positions(4, 9)
     whole = torch.compile(lambda *x: kalman_filter(*x)[0], backend="aot_eager", fullgraph=True)

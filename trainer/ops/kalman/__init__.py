@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .scan import affine_scan, gains, variance_scan
+from .library import kalman_filter_op
 
 __all__ = ["KalmanState", "kalman_filter", "kalman_step"]
 
@@ -33,14 +33,12 @@ def kalman_filter(
         position_BT: int64, places in documents; at a 0 nothing is known yet, so the estimate is the observation.
 
     Returns:
-        (B, T, D) in float32, or float64 for float64 observations; O(T log T) work in log2(T) rounds, O(T) memory.
-        Gradients are of first order only; second ones would be wrong without an error.
+        (B, T, D) in float32, or float64 for float64 observations, in O(T) memory. Gradients are of first order only:
+        asking for second ones is an error.
     """
-    wide = torch.promote_types(observed_BTD.dtype, torch.float32)
-    observed_BTD, noise_BTD, drift_D = (x.to(wide) for x in (observed_BTD, noise_BTD, drift_D))
-    variance_BTD = variance_scan(noise_BTD, drift_D, position_BT)
-    gain_BTD, rest_BTD = gains(variance_BTD, noise_BTD, drift_D, position_BT)
-    estimate_BTD = affine_scan(rest_BTD, gain_BTD * observed_BTD)
+    position_BT = position_BT.expand(observed_BTD.shape[:2])
+    inputs = (observed_BTD, noise_BTD, drift_D, position_BT)
+    estimate_BTD, variance_BTD = kalman_filter_op(*(x.contiguous() for x in inputs))
     state = KalmanState(estimate_BD=estimate_BTD[:, -1].detach(), variance_BD=variance_BTD[:, -1].detach())
     return estimate_BTD, state
 

@@ -1,33 +1,56 @@
-"""The two recursions of the filter as associative scans, with backward passes that keep O(T): what training runs.
+"""The filter as associative scans in plain PyTorch, forward and backward: what runs on a CPU, and in float64.
 
 Letters: B batch, T tokens, D channels. Autograd would keep each of the log2(T) rounds; the adjoint of either recursion
 is one affine scan from the last token to the first, so only results are kept. README.md has the mathematics.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-__all__ = ["affine_scan", "gains", "variance_scan"]
+__all__ = ["plain_backward", "plain_forward"]
 
 Matrix = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-def affine_scan(keep_BTD: Tensor, add_BTD: Tensor) -> Tensor:
-    """h_t = keep_t h_(t-1) + add_t from h = 0, (B, T, D), in log2(T) rounds; differentiable once."""
-    scanned: Tensor = _AffineScan.apply(keep_BTD, add_BTD)  # type: ignore[no-untyped-call]
-    return scanned
+def plain_forward(
+    observed_BTD: Tensor, noise_BTD: Tensor, drift_D: Tensor, position_BT: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Estimates and variances after each token, both (B, T, D), in float32 at least."""
+    observed_BTD, noise_BTD, drift_D = _widened(observed_BTD, noise_BTD, drift_D)
+    variance_BTD = _moebius_rounds(noise_BTD, drift_D, position_BT)
+    gain_BTD, rest_BTD = _gains(variance_BTD, noise_BTD, drift_D, position_BT)
+    return _affine_rounds(rest_BTD, gain_BTD * observed_BTD), variance_BTD
 
 
-def variance_scan(noise_BTD: Tensor, drift_D: Tensor, position_BT: Tensor) -> Tensor:
-    """P after each observation, (B, T, D); r where the position is 0; differentiable once in noise and drift."""
-    scanned: Tensor = _VarianceScan.apply(noise_BTD, drift_D, position_BT)  # type: ignore[no-untyped-call]
-    return scanned
+def plain_backward(
+    grad_BTD: Tensor,
+    observed_BTD: Tensor,
+    noise_BTD: Tensor,
+    drift_D: Tensor,
+    position_BT: Tensor,
+    estimate_BTD: Tensor,
+    variance_BTD: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the observations, the noise and the drift, in the variances' dtype."""
+    observed_BTD, noise_BTD, drift_D = _widened(observed_BTD, noise_BTD, drift_D)
+    gain_BTD, rest_BTD = _gains(variance_BTD, noise_BTD, drift_D, position_BT)
+    pull_BTD = _adjoint(rest_BTD, grad_BTD.to(variance_BTD.dtype))
+    begins_BT1 = (position_BT == 0)[..., None]
+    of_gain_BTD = pull_BTD * (observed_BTD - _shifted(estimate_BTD, 1, 0.0)) / noise_BTD
+    of_gain_BTD = torch.where(begins_BT1, 0, of_gain_BTD)
+    # What later tokens ask of each variance. Not the difference to a scan with this token's share: that cancels.
+    slope_BTD = rest_BTD.square()
+    push_BTD = _adjoint(slope_BTD, _before(slope_BTD * of_gain_BTD))
+    of_noise_BTD = push_BTD * gain_BTD.square() - of_gain_BTD * gain_BTD * rest_BTD
+    return pull_BTD * gain_BTD, of_noise_BTD, (slope_BTD * (of_gain_BTD + push_BTD)).sum((0, 1))
 
 
-def gains(variance_BTD: Tensor, noise_BTD: Tensor, drift_D: Tensor, position_BT: Tensor) -> tuple[Tensor, Tensor]:
+def _widened(observed_BTD: Tensor, noise_BTD: Tensor, drift_D: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    wide = torch.promote_types(observed_BTD.dtype, torch.float32)
+    return observed_BTD.to(wide), noise_BTD.to(wide), drift_D.to(wide)
+
+
+def _gains(variance_BTD: Tensor, noise_BTD: Tensor, drift_D: Tensor, position_BT: Tensor) -> tuple[Tensor, Tensor]:
     """g = P' / (P' + r) of each token and 1 - g, which is not computed by that difference; 1 and 0 at beginnings."""
     begins_BT1 = (position_BT == 0)[..., None]
     before_BTD = _shifted(variance_BTD, 1, 0.0) + drift_D
@@ -35,44 +58,14 @@ def gains(variance_BTD: Tensor, noise_BTD: Tensor, drift_D: Tensor, position_BT:
     return torch.where(begins_BT1, 1, before_BTD / total_BTD), torch.where(begins_BT1, 0, noise_BTD / total_BTD)
 
 
-class _AffineScan(torch.autograd.Function):
-    """dadd_t = dh_t + keep_(t+1) dadd_(t+1), and dkeep_t = dadd_t h_(t-1)."""
-
-    @staticmethod
-    def forward(ctx: Any, keep_BTD: Tensor, add_BTD: Tensor) -> Tensor:
-        estimate_BTD = _affine_rounds(keep_BTD, add_BTD)
-        ctx.save_for_backward(keep_BTD, estimate_BTD)
-        return estimate_BTD
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        keep_BTD, estimate_BTD = ctx.saved_tensors
-        grad_add_BTD = _adjoint(keep_BTD, grads[0])
-        return grad_add_BTD * _shifted(estimate_BTD, 1, 0.0), grad_add_BTD
-
-
-class _VarianceScan(torch.autograd.Function):
-    """With dP_t/dP_(t-1) = dP_t/dq = (1 - g_t)^2 and dP_t/dr_t = g_t^2 the adjoint is an affine scan too."""
-
-    @staticmethod
-    def forward(ctx: Any, noise_BTD: Tensor, drift_D: Tensor, position_BT: Tensor) -> Tensor:
-        variance_BTD = _moebius_rounds(noise_BTD, drift_D, position_BT)
-        ctx.save_for_backward(variance_BTD, noise_BTD, drift_D, position_BT)
-        return variance_BTD
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        gain_BTD, rest_BTD = gains(*ctx.saved_tensors)
-        slope_BTD = rest_BTD.square()
-        pull_BTD = _adjoint(slope_BTD, grads[0])
-        return pull_BTD * gain_BTD.square(), (pull_BTD * slope_BTD).sum((0, 1)), None
-
-
 def _adjoint(keep_BTD: Tensor, grad_BTD: Tensor) -> Tensor:
     """a_t = grad_t + keep_(t+1) a_(t+1), from the last token to the first."""
     return _affine_rounds(_shifted(keep_BTD.flip(1), 1, 0.0), grad_BTD.flip(1)).flip(1)
+
+
+def _before(x_BTD: Tensor) -> Tensor:
+    """x[t + 1] at t, and 0 at the end."""
+    return torch.cat([x_BTD[:, 1:], torch.zeros_like(x_BTD[:, :1])], 1)
 
 
 def _affine_rounds(keep_BTD: Tensor, add_BTD: Tensor) -> Tensor:
