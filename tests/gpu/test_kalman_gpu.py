@@ -1,4 +1,4 @@
-"""The Kalman filter's kernels on a GPU against the recursion in float64: values, every gradient, the same bits twice."""
+"""The Kalman filter's kernels on a GPU against the recursion in float64: values, every gradient, the same bits."""
 
 import pytest
 import torch
