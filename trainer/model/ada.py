@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.ada import AdaState, ada, ada_step
+from ..ops.ada.route import route_ada
+from ..ops.route import Machine, Route
 from .frame import Frame
 
 NORM_EPSILON = 1e-6
@@ -72,6 +74,10 @@ class ArnoldDiffusionAttention(nn.Module):
         log_decay_BH = self._log_decay(x_BD[:, None])[:, 0]
         mixed_BHC, state = ada_step(q_BHC, k_BHC, v_BHC, self._taps(x_BD.dtype), log_decay_BH, position_B, state)
         return self._leave(mixed_BHC), state
+
+    def routes(self, machine: Machine, dtype: str) -> dict[str, Route]:
+        """What computes the attention there, and why; `dtype` by torch's name."""
+        return {"attention": route_ada(machine, head_size=self.head_size, dtype=dtype)}
 
     def _mix(self, x_BTD: Tensor, frame: Frame) -> tuple[Tensor, AdaState]:
         q_BHTC, k_BHTC, v_BHTC = self._parts(x_BTD)

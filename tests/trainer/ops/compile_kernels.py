@@ -18,7 +18,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 OPTIONS = ("num_warps", "num_stages")
-FLOATS = ("limit", "scale")
+FLOATS = ("limit", "scale", "root")
 
 
 def compile_kernel(kernel: Any, named: dict[str, Any], capability: int) -> dict[str, Any]:

@@ -10,6 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..route import machine_of
+from .library import ada_op
+from .route import LARGEST_HEAD, route_ada
+
 __all__ = ["AdaState", "ada", "ada_step", "diffuse"]
 
 
@@ -39,13 +43,16 @@ def ada(
         taps_HCW: weights of the keys of this token and the W - 1 before it; the caller makes them add up to one.
         log_decay_BHT: at most 0, the logarithm of what is kept of the state at each token; (H, 1) where it is fixed.
         position_BT: int64, places in documents; a 0 begins one, which sees nothing of what came before.
-        chunk: L, tokens computed at once; memory beyond inputs and outputs is O(T (L + C)) for each head.
+        chunk: L, tokens computed at once in plain PyTorch; memory beyond inputs and outputs is O(T (L + C)) for each
+            head. Kernels have a chunk of their own and need O(T C).
 
     Returns:
         (B, H, T, C) in the values' dtype, and the state. Decays and states are computed in float32 at least.
     """
     if chunk < 1:
         raise ValueError(f"wanted a chunk of at least 1 token, found {chunk}")
+    if _has_kernels(q_BHTC):
+        return _by_kernels(q_BHTC, k_BHTC, v_BHTC, taps_HCW, log_decay_BHT, position_BT)
     batch, heads, tokens, size = q_BHTC.shape
     wide = torch.promote_types(q_BHTC.dtype, torch.float32)
     key_BHTC = F.silu(diffuse(k_BHTC, taps_HCW, position_BT))
@@ -70,6 +77,30 @@ def ada(
     out_BHTC = ((within_BHNLC.to(wide) + across_BHNLC) * size**-0.5).flatten(2, 3)[:, :, :tokens]
     state = AdaState(sum_BHCC=last_BHCC, tail_BHWC=_tail(k_BHTC, taps_HCW.shape[-1], position_BT))
     return out_BHTC.to(v_BHTC.dtype), state
+
+
+def _has_kernels(q_BHTC: Tensor) -> bool:
+    if not q_BHTC.is_cuda:
+        return False
+    if torch.compiler.is_compiling():
+        # The compiler has Triton itself, and cannot trace a look at the machine.
+        return q_BHTC.dtype != torch.float64 and q_BHTC.shape[-1] <= LARGEST_HEAD
+    dtype = str(q_BHTC.dtype).removeprefix("torch.")
+    return route_ada(machine_of(q_BHTC.device), head_size=q_BHTC.shape[-1], dtype=dtype).implementation == "triton"
+
+
+def _by_kernels(
+    q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, taps_HCW: Tensor, log_decay_BHT: Tensor, position_BT: Tensor
+) -> tuple[Tensor, AdaState]:
+    batch, _, tokens, _ = q_BHTC.shape
+    inputs = (
+        *(q_BHTC, k_BHTC, v_BHTC, taps_HCW),
+        log_decay_BHT.float().expand(q_BHTC.shape[:3]),
+        position_BT.expand(batch, tokens),
+    )
+    out_BHTC, _, _, last_BHCC = ada_op(*(x.contiguous() for x in inputs))
+    tail_BHWC = _tail(k_BHTC, taps_HCW.shape[-1], inputs[-1])
+    return out_BHTC, AdaState(sum_BHCC=last_BHCC, tail_BHWC=tail_BHWC)
 
 
 def ada_step(
