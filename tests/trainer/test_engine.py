@@ -23,6 +23,7 @@ import torch
 from kanctl.trainer.config import from_dict
 from kanctl.trainer.engine import DeepSpeedEngine
 from kanctl.trainer.errors import CheckpointInvalid
+from kanctl.trainer.train import end_process
 
 folder, disk = Path(sys.argv[1]), Path(sys.argv[2])
 engine = DeepSpeedEngine(from_dict(json.loads((folder / "config.json").read_text())))
@@ -56,6 +57,7 @@ answer["missing"] = refusal(lambda: engine.load(folder / "nowhere"), CheckpointI
 answer["full"] = refusal(lambda: engine.save(disk), OSError) if str(disk) != "." else "not tried"
 (folder / "answer.json").write_text(json.dumps(answer))
 engine.close()
+end_process(0)
 """
 
 

@@ -192,3 +192,12 @@ def test_a_missing_corpus_is_told_before_anything_is_started(
     assert f"no corpus in {tmp_path / 'corpora' / 'stdlib'}" in shown
     assert "kanctl train prepare" in shown
     assert read_config(run_dir) == micro_config
+
+
+def test_a_process_ends_with_its_words_said_and_the_interpreter_left_alone() -> None:
+    script = "import atexit; from kanctl.trainer.train import end_process; atexit.register(print, 'late')"
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{script}; print('said', end=''); end_process(3)"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.communicate(timeout=100)[0] == "said"
+    assert process.returncode == 3

@@ -32,6 +32,7 @@ from kanctl.trainer import engine as engine_module
 from kanctl.trainer.config import from_dict
 from kanctl.trainer.deepspeed_config import deepspeed_config
 from kanctl.trainer.engine import DeepSpeedEngine
+from kanctl.trainer.train import end_process
 
 def all_shared(config, world_size):
     """ZeRO 3 leaves small weights on every rank: none is, for this model's are all small."""
@@ -69,6 +70,7 @@ for name, tree in json.loads((folder / "cases.json").read_text()).items():
     if engine.rank == 0:
         (folder / f"answer-{engine.world_size}.json").write_text(json.dumps(answer))
 engine.close()
+end_process(0)
 '''
 
 
