@@ -100,7 +100,7 @@ def generate(model: KanLM, prompts: Sequence[bytes], config: SampleConfig) -> li
         if one_step is None or seen >= model.config.context_tokens:
             window_BT = _window(rows, model)
             logits_BV, state = prefill(model, window_BT)
-            one_step = GraphedSteps(model, state) if can_be_graphed(model) else Steps(model, state)
+            one_step = GraphedSteps(model, state) if can_be_graphed(model, len(rows)) else Steps(model, state)
             seen = window_BT.shape[1]
         else:
             token_B = torch.tensor([row.tokens[-1] for row in rows], device=model.embedding.weight.device)

@@ -14,7 +14,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("channel", ["mlp", "kan"])
+@pytest.mark.parametrize("channel", ["mlp", "kan", "grove", "grove-kan"])
 @pytest.mark.parametrize("mixers", [("softmax",), ("ada",), ("kalman",), ("multires",), ("ada", "multires", "softmax")])
 def test_graphed_steps_give_the_same_logits(mixers: tuple[str, ...], channel: str) -> None:
     config = ModelConfig(
@@ -22,7 +22,7 @@ def test_graphed_steps_give_the_same_logits(mixers: tuple[str, ...], channel: st
         multires=MultiresConfig(window=16, levels=(16,)),
     )  # type: ignore[arg-type]  # fmt: skip
     model = KanLM(config, seed=3).cuda().eval()
-    assert can_be_graphed(model)
+    assert can_be_graphed(model, 1)
     tokens_BT = torch.randint(0, 256, (1, 400), device="cuda")
     tokens_BT[0, 200] = 256
     _, plain = prefill(model, tokens_BT[:, :9])

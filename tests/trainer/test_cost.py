@@ -53,13 +53,19 @@ def test_active_parameters_leave_out_the_subnets_that_a_token_does_not_choose(na
     assert cost.parameters - cost.active_parameters == sum(weight.numel() for weight in subnets) // 2
 
 
-PRODUCTS = {"aten.mm", "aten.addmm", "kanctl.edge_linear"}
+PRODUCTS = {"aten.mm", "aten.addmm", "kanctl.edge_linear", "kanctl.grouped_edge_linear"}
 
 
 @register_flop_formula(torch.ops.kanctl.edge_linear)
 def edge_linear_flops(x_NI: tuple[int, ...], weight_JIO: tuple[int, ...], *_: object, **__: object) -> int:
     """torch's counter does not see into operators of others; without a formula it counts none."""
     return 2 * x_NI[0] * math.prod(weight_JIO)
+
+
+@register_flop_formula(torch.ops.kanctl.grouped_edge_linear)
+def grouped_flops(x_MI: tuple[int, ...], weight_E: tuple[int, ...], *_: object, **__: object) -> int:
+    """Each row meets the weights of one group."""
+    return 2 * x_MI[0] * math.prod(weight_E[1:])
 
 
 @EACH

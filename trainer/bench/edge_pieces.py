@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..ops.bspline import SplineGrid, slab
+from ..ops.route import dtype_name
 
 Forward = Callable[[Tensor, Tensor, SplineGrid], Tensor]
 InputGradient = Callable[[Tensor, Tensor, Tensor, SplineGrid], Tensor]
@@ -39,8 +40,8 @@ def _sparse() -> tuple[Forward, InputGradient, WeightGradient]:
 
     def forward(x: Tensor, weight: Tensor, grid: SplineGrid) -> Tensor:
         features, inputs, outputs = weight.shape
-        dtype = str(x.dtype).removeprefix("torch.")
-        why = sparse.misfit(torch.cuda.get_device_capability(), features, inputs, outputs, dtype) or sparse.unbuilt()
+        sizes = (features, inputs, outputs, dtype_name(x))
+        why = sparse.misfit(torch.cuda.get_device_capability(), *sizes) or sparse.unbuilt()
         if why:
             raise RuntimeError(f"the kernel for sparse tensor cores does not run: {why}")
         return sparse.sparse_forward(x, weight, grid.limit)

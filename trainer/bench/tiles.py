@@ -35,14 +35,14 @@ def launches(layer: Layer) -> dict[str, tuple[Launch, Tiles]]:
     x, weight, grad, grid = layer.x_NI, layer.weight_JIO, layer.grad_NO, layer.grid
     features = launch.expand(x, grid)
     return {
-        "expand": (lambda tiles: launch.expand(x, grid, tiles), launch.EXPAND),
-        "contract": (lambda tiles: launch.contract(x, features, torch.empty_like(x), grid, tiles), launch.EXPAND),
-        "forward": (lambda tiles: launch.forward(x, weight, grid, tiles), launch.FORWARD),
+        "expand": (lambda tiles: launch.expand(x, grid, tiles=tiles), launch.EXPAND),
+        "contract": (lambda tiles: launch.contract(x, features, torch.empty_like(x), grid, tiles=tiles), launch.EXPAND),
+        "forward": (lambda tiles: launch.forward(x, weight, grid, tiles=tiles), launch.FORWARD),
         "input_gradient": (
-            lambda tiles: launch.input_gradient(x, weight, grad, grid, tiles),
+            lambda tiles: launch.input_gradient(x, weight, grad, grid, tiles=tiles),
             launch.INPUT_GRADIENT,
         ),
-        "weight_gradient": (lambda tiles: launch.weight_gradient(x, grad, grid, tiles), launch.WEIGHT_GRADIENT),
+        "weight_gradient": (lambda tiles: launch.weight_gradient(x, grad, grid, tiles=tiles), launch.WEIGHT_GRADIENT),
     }
 
 

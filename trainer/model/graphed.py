@@ -22,10 +22,11 @@ Capture = Callable[[Run, Run], Run]
 LEAST_STEPS = 32
 
 
-def can_be_graphed(model: KanLM) -> bool:
-    """Whether a step of the model asks nothing of the host: a lexer does, and so do groves."""
-    is_asking = model.config.knowledge or any(isinstance(module, Grove) for module in model.modules())
-    return model.embedding.weight.is_cuda and not is_asking
+def can_be_graphed(model: KanLM, rows: int) -> bool:
+    """Whether a step of so many rows asks nothing of the host: a lexer does, and groves that run subnet by subnet."""
+    if not model.embedding.weight.is_cuda or model.config.knowledge:
+        return False
+    return not any(module.asks_the_host(rows) for module in model.modules() if isinstance(module, Grove))
 
 
 def on_gpu(warm_up: Run, run: Run) -> Run:

@@ -9,13 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops.bspline import EdgeForm, SplineGrid, edge_linear
-from ..ops.grove import Choice, choose, dispatch, selector_scores
+from ..ops.bspline import EdgeForm, SplineGrid, grouped_edge_linear
+from ..ops.bspline.route import route_grouped_edge_linear
+from ..ops.grove import Choice, choose, dispatch, grouped_linear, selector_scores
+from ..ops.grove.route import route_grouped_linear
+from ..ops.route import Machine, Route, dtype_name, machine_of
 from .edge import NORM_EPSILON, edge_spreads
 from .mlp import GATE_POWER
 
 # Gates start nearly open: sigmoid(2) = 0.88.
 GATE_START = 2.0
+# Implementations that run one subnet after the other.
+HOST_ROUTES = ("torch", "each")
 
 
 class KanSubnets(nn.Module):
@@ -35,18 +40,21 @@ class KanSubnets(nn.Module):
             weight_EJIO[:, :-1].normal_(0, scale * spline_sd, generator=generator)
             weight_EJIO[:, -1].normal_(0, scale * silu_sd, generator=generator)
 
-    def runner(self) -> Callable[[int, Tensor], Tensor]:
-        """A function of an expert's number and its rows (M, D); its layers normalise their inputs."""
-        # Unbound at once: a slice's gradient would fill a tensor of all experts for each of them.
-        pairs = list(zip(self.enter_EJIO.unbind(), self.leave_EJIO.unbind(), strict=True))
+    def forward(self, x_MD: Tensor, ends_E: Tensor) -> Tensor:
+        """Rows in the order of their experts, those of expert e ending before ends_E[e], to (M, D).
 
-        def run(expert: int, x_MD: Tensor) -> Tensor:
-            for weight_JIO in pairs[expert]:
-                normed = F.rms_norm(x_MD, x_MD.shape[-1:], eps=NORM_EPSILON)
-                x_MD = edge_linear(normed, weight_JIO, self.grid, self.form)
-            return x_MD
+        Each layer normalises its inputs.
+        """
+        for weight_EJIO in (self.enter_EJIO, self.leave_EJIO):
+            normed = F.rms_norm(x_MD, x_MD.shape[-1:], eps=NORM_EPSILON)
+            x_MD = grouped_edge_linear(normed, weight_EJIO, ends_E, self.grid, self.form)
+        return x_MD
 
-        return run
+    def routes(self, machine: Machine, dtype: str, rows: int | None = None) -> dict[str, Route]:
+        """What computes the edge layers there, and why, for so many rows of all experts (None: many)."""
+        groups, features = self.enter_EJIO.shape[:2]
+        sizes = {"features": features, "groups": groups}
+        return route_grouped_edge_linear(machine, **sizes, dtype=dtype, rows=rows).by_work()
 
 
 class GatedSubnets(nn.Module):
@@ -63,16 +71,16 @@ class GatedSubnets(nn.Module):
         self.enter_EIO.normal_(0, self.enter_EIO.shape[1] ** -0.5, generator=generator)
         self.leave_EIO.normal_(0, output_scale * (GATE_POWER * self.leave_EIO.shape[1]) ** -0.5, generator=generator)
 
-    def runner(self) -> Callable[[int, Tensor], Tensor]:
-        """A function of an expert's number and its rows (M, D)."""
-        pairs = list(zip(self.enter_EIO.unbind(), self.leave_EIO.unbind(), strict=True))
+    def forward(self, x_MD: Tensor, ends_E: Tensor) -> Tensor:
+        """Rows in the order of their experts, those of expert e ending before ends_E[e], to (M, D)."""
+        gate, value = grouped_linear(x_MD, self.enter_EIO, ends_E).chunk(2, dim=-1)
+        return grouped_linear(F.silu(gate) * value, self.leave_EIO, ends_E)
 
-        def run(expert: int, x_MD: Tensor) -> Tensor:
-            enter_IO, leave_IO = pairs[expert]
-            gate, value = (x_MD @ enter_IO).chunk(2, dim=-1)
-            return (F.silu(gate) * value) @ leave_IO
-
-        return run
+    def routes(self, machine: Machine, dtype: str, rows: int | None = None) -> dict[str, Route]:
+        """What computes the linear layers there, and why, for so many rows of all experts (None: many)."""
+        layers = {"enter": self.enter_EIO, "leave": self.leave_EIO}
+        sizes = {name: {"inputs": weight.shape[1], "outputs": weight.shape[2]} for name, weight in layers.items()}
+        return {name: route_grouped_linear(machine, **each, dtype=dtype, rows=rows) for name, each in sizes.items()}
 
 
 class Grove(nn.Module):
@@ -131,7 +139,7 @@ class Grove(nn.Module):
         # A reversible stack runs a block twice, the first time without gradients.
         if self.training and torch.is_grad_enabled():
             self.load_E += torch.bincount(choice.expert_Nk.flatten(), minlength=self.experts)
-        return dispatch(x_ND, choice, self.experts, self.subnets.runner()).view_as(x)
+        return dispatch(x_ND, choice, self.experts, self.subnets).view_as(x)
 
     def choice(self, x_ND: Tensor) -> Choice:
         """Which subnets tokens use, and how much of each."""
@@ -139,6 +147,12 @@ class Grove(nn.Module):
         gate_logit_NE = F.linear(x_ND, self.gate_ED, self.gate_bias_E)
         offset_E = self.balance_ticks_E.to(score_NE.dtype) * self.balance_rate
         return choose(score_NE, gate_logit_NE, offset_E, self.active)
+
+    def asks_the_host(self, tokens: int) -> bool:
+        """Whether a pass of so many tokens waits until the host has read how many rows each subnet has."""
+        machine, dtype = machine_of(self.gate_ED.device), dtype_name(self.gate_ED)
+        routes = self.subnets.routes(machine, dtype, tokens * self.active)
+        return any(route.implementation in HOST_ROUTES for route in routes.values())
 
     @torch.no_grad()
     def update_balance(self, add_up: Callable[[Tensor], object] | None = None) -> None:

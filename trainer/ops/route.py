@@ -11,7 +11,7 @@ from importlib import metadata
 
 import torch
 
-__all__ = ["Machine", "Route", "machine_of", "without_triton"]
+__all__ = ["Machine", "Route", "dtype_name", "machine_of", "without_triton"]
 
 # What the kernels were compiled and tested with; torch brings one of these with its CUDA build.
 LEAST_TRITON = (3, 6)
@@ -44,8 +44,17 @@ def machine_of(device: torch.device) -> Machine:
     return Machine(device=device.type, capability=capability, triton=_triton_version())
 
 
-def without_triton(machine: Machine) -> Route | None:
-    """The route to plain PyTorch where Triton kernels cannot run, with the reason; None where they can."""
+def dtype_name(tensor: torch.Tensor) -> str:
+    """What routing rules call a tensor's dtype, such as `bfloat16`."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def without_triton(machine: Machine, dtype: str) -> Route | None:
+    """The route to plain PyTorch where Triton kernels do not run, with the reason; None where they can.
+
+    Args:
+        dtype: torch's name of what the op works on, such as `bfloat16`.
+    """
     if machine.device != "cuda":
         return Route(implementation="torch", reason=f"the device is {machine.device}; Triton kernels need a GPU")
     if machine.capability is None or machine.capability < (8, 0):
@@ -53,6 +62,8 @@ def without_triton(machine: Machine) -> Route | None:
     if machine.triton is None or machine.triton < LEAST_TRITON:
         found = ".".join(map(str, machine.triton)) if machine.triton else "none"
         return Route(implementation="torch", reason=f"wanted Triton {LEAST_TRITON[0]}.{LEAST_TRITON[1]}, found {found}")
+    if dtype == "float64":
+        return Route(implementation="torch", reason="float64 is for references")
     return None
 
 

@@ -9,15 +9,17 @@ import torch
 from kanctl.trainer.model import KanLM
 from kanctl.trainer.model.decoding import prefill, step
 from kanctl.trainer.model.graphed import GraphedSteps, Run, can_be_graphed, tensors_of
+from kanctl.trainer.model.grove import Grove
 from kanctl.trainer.model_config import ModelConfig, MultiresConfig
+from kanctl.trainer.ops.route import Machine
 
 PATTERNS = [("softmax",), ("ada",), ("kalman",), ("multires",), ("ada", "kalman", "multires", "softmax")]
 
 
-def model_of(mixers: tuple[str, ...]) -> KanLM:
+def model_of(mixers: tuple[str, ...], channel: str = "mlp") -> KanLM:
     config = ModelConfig(
         layers=max(2, len(mixers)), width=16, heads=2, context_tokens=256, hidden=8,
-        mixers=mixers, multires=MultiresConfig(window=5, levels=(4, 16)),
+        mixers=mixers, channel=channel, multires=MultiresConfig(window=5, levels=(4, 16)),
     )  # type: ignore[arg-type]  # fmt: skip
     return KanLM(config, seed=3).eval()
 
@@ -64,4 +66,23 @@ def test_a_replay_makes_no_state_elsewhere() -> None:
 
 def test_models_that_ask_the_host_are_not_graphed() -> None:
     # Nor is any model without a GPU.
-    assert not can_be_graphed(model_of(("softmax",)))
+    assert not can_be_graphed(model_of(("softmax",)), 1)
+
+
+@pytest.mark.parametrize(
+    ("channel", "dtype", "rows", "asks"),
+    [
+        ("grove", torch.float32, 4, False),
+        ("grove", torch.float32, 5, True),
+        ("grove", torch.bfloat16, 100, False),
+        ("grove-kan", torch.float32, 100, False),
+        ("grove-kan", torch.float64, 1, True),
+    ],
+)
+def test_groves_ask_the_host_where_they_run_subnet_by_subnet(
+    channel: str, dtype: torch.dtype, rows: int, asks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    h200 = Machine(device="cuda", capability=(9, 0), triton=(3, 6))
+    monkeypatch.setattr("kanctl.trainer.model.grove.machine_of", lambda device: h200)
+    [grove, *_] = [each for each in model_of(("softmax",), channel).to(dtype).modules() if isinstance(each, Grove)]
+    assert grove.asks_the_host(rows) is asks

@@ -48,7 +48,9 @@ def compile_kernel(kernel: Any, named: dict[str, Any], capability: int) -> dict[
 def kind_of(name: str) -> str:
     """A type by an argument's name: the kernels keep to it."""
     if name.endswith("_ptr"):
-        return {"position_ptr": "*i64", "offset_ptr": "*i32"}.get(name, "*bf16")
+        return {"position_ptr": "*i64", "offset_ptr": "*i32", "ends_ptr": "*i32", "place_ptr": "*i64"}.get(
+            name, "*bf16"
+        )
     return "fp32" if name in FLOATS else "i32"
 
 

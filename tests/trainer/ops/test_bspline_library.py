@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from kanctl.trainer.ops.bspline import SplineGrid, edge_linear
+from kanctl.trainer.ops.bspline import SplineGrid, edge_linear, grouped_edge_linear
+from kanctl.trainer.ops.bspline.grouped import grouped_edge_linear_backward_op, grouped_edge_linear_op
 from kanctl.trainer.ops.bspline.library import edge_linear_backward_op, edge_linear_op
-from kanctl.trainer.ops.bspline.route import route_edge_linear
+from kanctl.trainer.ops.bspline.route import route_edge_linear, route_grouped_edge_linear
 from kanctl.trainer.ops.route import Machine, machine_of
 
 H200 = Machine(device="cuda", capability=(9, 0), triton=(3, 6))
@@ -88,3 +89,55 @@ def test_the_route_says_what_runs_and_why(
     for route in (routes.forward, routes.input_gradient, routes.weight_gradient):
         assert route.implementation == implementation
         assert reason in route.reason
+
+
+ENDS = torch.tensor([0, 3, 3, 7], dtype=torch.int32)
+
+
+@pytest.mark.parametrize("form", ["dense", "cell"])
+def test_the_operators_of_grouped_rows_keep_torchs_rules(form: str) -> None:
+    x, weight = case()[0], torch.randn(4, 9, 5, 3, dtype=torch.float64).requires_grad_()
+    torch.library.opcheck(grouped_edge_linear_op, (x, weight, ENDS, 5, 3.0, form))
+    grad = torch.randn(7, 3, dtype=torch.float64)
+    for wants in ((True, True), (True, False), (False, True)):
+        options = (grad, x.detach(), weight.detach(), ENDS, 5, 3.0, form, *wants)
+        torch.library.opcheck(grouped_edge_linear_backward_op, options)
+
+
+def test_rows_of_a_group_give_what_a_layer_with_its_weight_gives() -> None:
+    grid, (x, _) = SplineGrid(cells=5), case()
+    weight = torch.randn(4, 9, 5, 3, dtype=torch.float64).requires_grad_()
+    found = grouped_edge_linear(x, weight, ENDS, grid)
+    wanted = torch.cat([edge_linear(x[:3], weight[1], grid), edge_linear(x[3:], weight[3], grid)])
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    slopes = [torch.autograd.grad(y.square().sum(), (x, weight)) for y in (found, wanted)]
+    for one, other in zip(*slopes, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("weight", "ends", "error", "words"),
+    [
+        (
+            torch.randn(4, 8, 5, 3),
+            ENDS,
+            ValueError,
+            r"wanted a weight of shape \('E', 9, 5, 'O'\), found \(4, 8, 5, 3\)",
+        ),
+        (torch.randn(9, 5, 3), ENDS, ValueError, r"found \(9, 5, 3\)"),
+        (torch.randn(4, 9, 5, 3), ENDS.long(), ValueError, "an int32 end of each of 4 groups, found torch.int64"),
+        (torch.randn(4, 9, 5, 3), ENDS[:2], ValueError, r"found torch.int32 \(2,\)"),
+        (torch.randn(4, 9, 5, 3).double(), ENDS, TypeError, "dtype torch.float32, found torch.float64"),
+    ],
+)
+def test_weights_that_do_not_fit_the_groups_are_refused(weight, ends, error, words) -> None:
+    with pytest.raises(error, match=words):
+        grouped_edge_linear(torch.randn(7, 5), weight, ends, SplineGrid(cells=5))
+
+
+def test_few_rows_of_groups_read_their_live_weights_alone() -> None:
+    route = route_grouped_edge_linear
+    assert route(H200, features=9, groups=4, dtype="bfloat16", rows=4).forward.implementation == "gather"
+    assert route(H200, features=9, groups=4, dtype="bfloat16", rows=4).weight_gradient.implementation == "fused"
+    assert route(H200, features=9, groups=4, dtype="bfloat16").forward.implementation == "fused"
+    assert route(H200, features=9, groups=4, dtype="float64").forward.reason == "float64 is for references"

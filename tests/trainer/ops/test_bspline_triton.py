@@ -133,3 +133,22 @@ def test_the_same_input_gives_the_same_bits() -> None:
         lambda: launch.weight_gradient(x, grad, grid),
     ):
         assert torch.equal(call(), call())
+
+
+# Where the rows of each group end: one row; empty groups at either end and between; more rows than a tile; all to one.
+ENDS = [[1], [0, 1, 1], [0, 3, 70, 70], [140, 141, 150], [0, 150, 150]]
+
+
+@pytest.mark.parametrize("ends", ENDS, ids=str)
+def test_rows_of_each_group_meet_their_own_weight(ends: list[int]) -> None:
+    grid, ends_E = GRIDS[0], torch.tensor(ends, dtype=torch.int32)
+    x, _, grad = case(ends[-1], 33, 40, grid)
+    weight = torch.randn(len(ends), grid.bases + 1, 33, 40, generator=torch.Generator().manual_seed(7))
+    parts = [slice(first, last) for first, last in zip([0, *ends], ends, strict=False)]
+    each = [wanted(x[rows], weight[group], grad[rows], grid) for group, rows in enumerate(parts)]
+    y, dx = torch.cat([part[0] for part in each]), torch.cat([part[1] for part in each])
+    dw = torch.stack([part[2] for part in each])
+    assert error(launch.forward(x, weight, grid, ends_E), y) < 2e-6
+    assert error(launch.gather(x, weight, grid, ends_E), y) < 2e-6
+    assert error(launch.input_gradient(x, weight, grad, grid, ends_E), dx) < 2e-6
+    assert error(launch.weight_gradient(x, grad, grid, ends_E), dw) < 2e-6

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kanctl.trainer.ops.grove import choose, dispatch, selector_scores
+from kanctl.trainer.ops.grove import choose, dispatch, grouped_linear, selector_scores
 from kanctl.trainer.ops.grove.reference import grove_reference
 
 WIDTH, OUT = 5, 4
@@ -25,7 +25,8 @@ def inputs(tokens: int, experts: int) -> dict[str, Tensor]:
 def run_sparse(made: dict[str, Tensor], offset: Tensor, active: int) -> Tensor:
     score = selector_scores(made["x"], made["selector"])
     choice = choose(score, made["x"] @ made["gate"].T + made["bias"], offset, active)
-    return dispatch(made["x"], choice, len(offset), lambda e, x: torch.tanh(x @ made["weight"][e]))
+    run = lambda x, ends: torch.tanh(grouped_linear(x, made["weight"], ends))  # noqa: E731
+    return dispatch(made["x"], choice, len(offset), run)
 
 
 def run_dense(made: dict[str, Tensor], offset: Tensor, active: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..route import machine_of
+from ..route import dtype_name, machine_of
 from .library import ada_op
 from .route import LARGEST_HEAD, route_ada
 
@@ -85,8 +85,8 @@ def _has_kernels(q_BHTC: Tensor) -> bool:
     if torch.compiler.is_compiling():
         # The compiler has Triton itself, and cannot trace a look at the machine.
         return q_BHTC.dtype != torch.float64 and q_BHTC.shape[-1] <= LARGEST_HEAD
-    dtype = str(q_BHTC.dtype).removeprefix("torch.")
-    return route_ada(machine_of(q_BHTC.device), head_size=q_BHTC.shape[-1], dtype=dtype).implementation == "triton"
+    route = route_ada(machine_of(q_BHTC.device), head_size=q_BHTC.shape[-1], dtype=dtype_name(q_BHTC))
+    return route.implementation == "triton"
 
 
 def _by_kernels(

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from .features import EdgeForm
 from .grid import SplineGrid
+from .grouped import grouped_edge_linear
 from .library import edge_linear_op
 
-__all__ = ["EdgeForm", "SplineGrid", "edge_linear"]
+__all__ = ["EdgeForm", "SplineGrid", "edge_linear", "grouped_edge_linear"]
 
 
 def edge_linear(x: Tensor, weight_JIO: Tensor, grid: SplineGrid, form: EdgeForm = "cell") -> Tensor:

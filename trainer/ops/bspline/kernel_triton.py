@@ -2,6 +2,7 @@
 
 launch.py launches them; nothing is checked here.
 Letters: N tokens, I inputs, O outputs, G cells, J = G + 4 features of an input (G + 3 bases, then SiLU).
+Where tokens are grouped, rows of group e end before ends[e] and have a weight of their own; GROUPS = 0: one weight.
 u is computed in float32 and every sum is in float32, whatever the dtype of inputs and weights.
 """
 
@@ -50,6 +51,29 @@ def _slope(x, u, outside, j, scale, CELLS: tl.constexpr):
 
 
 @triton.jit
+def _rows_of_tile(ends_ptr, tile, rows, GROUPS: tl.constexpr, PADDED: tl.constexpr, BN: tl.constexpr):
+    """The group of a tile of BN rows, the tile's first row, and where its rows end; no rows beyond the last tile.
+
+    Each group begins a tile of its own, so up to GROUPS tiles more are launched than the rows fill.
+    """
+    if GROUPS == 0:
+        group, first, last = tile * 0, tile * BN, rows
+    else:
+        e = tl.arange(0, PADDED)
+        end = tl.load(ends_ptr + e, mask=e < GROUPS, other=0)
+        begin = tl.load(ends_ptr + e - 1, mask=(e > 0) & (e < GROUPS), other=0)
+        tiles = tl.where(e < GROUPS, (end - begin + BN - 1) // BN, 0)
+        is_before = tl.cumsum(tiles, 0) <= tile
+        # All of PADDED are before a tile that is beyond the last.
+        group = tl.sum(is_before.to(tl.int32), 0)
+        is_mine = e == group
+        first = tl.sum(tl.where(is_mine, begin, 0), 0) + (tile - tl.sum(tl.where(is_before, tiles, 0), 0)) * BN
+        last = tl.sum(tl.where(is_mine, end, 0), 0)
+        first = tl.where(group < GROUPS, first, 0)
+    return group, first, last
+
+
+@triton.jit
 def expand_kernel(
     x_ptr, out_ptr, rows, inputs, x_stride, limit, scale,
     CELLS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -86,14 +110,19 @@ def contract_kernel(
 
 @triton.jit
 def forward_kernel(
-    x_ptr, weight_ptr, y_ptr, tokens, inputs, outputs, slice_stride, limit, scale,
-    CELLS: tl.constexpr, PRECISION: tl.constexpr, BN: tl.constexpr, BI: tl.constexpr, BO: tl.constexpr,
+    x_ptr, weight_ptr, y_ptr, ends_ptr, tokens, inputs, outputs, slice_stride, limit, scale,
+    CELLS: tl.constexpr, GROUPS: tl.constexpr, PADDED: tl.constexpr, PRECISION: tl.constexpr,
+    BN: tl.constexpr, BI: tl.constexpr, BO: tl.constexpr,
 ):  # fmt: skip
-    """y (N, O) = features of x (N, I), made in registers, times the weight (J, I, O).
+    """y (N, O) = features of x (N, I), made in registers, times the weight (J, I, O), or that of each row's group.
 
     One loop over all (inputs, j), so that weights are loaded ahead; a tile of inputs is loaded while one works.
     """
-    row = (tl.program_id(0) * BN + tl.arange(0, BN))[:, None].to(tl.int64)
+    group, first_row, tokens = _rows_of_tile(ends_ptr, tl.program_id(0), tokens, GROUPS, PADDED, BN)
+    if first_row >= tokens:
+        return
+    weight_ptr += group.to(tl.int64) * (CELLS + 4) * slice_stride
+    row = (first_row + tl.arange(0, BN))[:, None].to(tl.int64)
     column = (tl.program_id(1) * BO + tl.arange(0, BO))[None, :]
     x_row = x_ptr + row * inputs
     i = tl.arange(0, BI)
@@ -119,14 +148,19 @@ def forward_kernel(
 
 @triton.jit
 def input_gradient_kernel(
-    x_ptr, weight_ptr, grad_ptr, out_ptr, tokens, inputs, outputs, slice_stride, limit, scale,
-    CELLS: tl.constexpr, PRECISION: tl.constexpr, BN: tl.constexpr, BI: tl.constexpr, BO: tl.constexpr,
+    x_ptr, weight_ptr, grad_ptr, out_ptr, ends_ptr, tokens, inputs, outputs, slice_stride, limit, scale,
+    CELLS: tl.constexpr, GROUPS: tl.constexpr, PADDED: tl.constexpr, PRECISION: tl.constexpr,
+    BN: tl.constexpr, BI: tl.constexpr, BO: tl.constexpr,
 ):  # fmt: skip
     """dx (N, I) = sum over j of (dy (N, O) times the weight's slice j transposed) times the slope of feature j.
 
     One loop over all (j, outputs), so that loads run ahead across the border of two slices.
     """
-    row = (tl.program_id(0) * BN + tl.arange(0, BN))[:, None].to(tl.int64)
+    group, first_row, tokens = _rows_of_tile(ends_ptr, tl.program_id(0), tokens, GROUPS, PADDED, BN)
+    if first_row >= tokens:
+        return
+    weight_ptr += group.to(tl.int64) * (CELLS + 4) * slice_stride
+    row = (first_row + tl.arange(0, BN))[:, None].to(tl.int64)
     i = (tl.program_id(1) * BI + tl.arange(0, BI))[None, :]
     there = (row < tokens) & (i < inputs)
     x = tl.load(x_ptr + row * inputs + i, mask=there, other=0.0).to(tl.float32)
@@ -149,17 +183,26 @@ def input_gradient_kernel(
 
 @triton.jit
 def weight_gradient_kernel(
-    x_ptr, grad_ptr, out_ptr, tokens, inputs, outputs, tokens_each, limit, scale,
-    CELLS: tl.constexpr, PRECISION: tl.constexpr, BN: tl.constexpr, BI: tl.constexpr, BO: tl.constexpr,
+    x_ptr, grad_ptr, out_ptr, ends_ptr, tokens, inputs, outputs, tokens_each, limit, scale,
+    CELLS: tl.constexpr, GROUPS: tl.constexpr, PADDED: tl.constexpr, PRECISION: tl.constexpr,
+    BN: tl.constexpr, BI: tl.constexpr, BO: tl.constexpr,
 ):  # fmt: skip
-    """dw (S, J, I, O): slice j of it = feature j of x transposed times dy, over the tokens of each of S parts."""
+    """dw (S, J, I, O): slice j of it = feature j of x transposed times dy, over the tokens of each of S parts.
+
+    A part is a group of tokens, or without groups tokens_each of them.
+    """
     i_tiles = tl.cdiv(inputs, BI)
     j, part = tl.program_id(0) // i_tiles, tl.program_id(2)
     i = (tl.program_id(0) % i_tiles * BI + tl.arange(0, BI))[:, None]
     o = (tl.program_id(1) * BO + tl.arange(0, BO))[None, :]
     total = tl.zeros((BI, BO), tl.float32)
-    last = tl.minimum((part + 1) * tokens_each, tokens)
-    for first in range(part * tokens_each, last, BN):
+    if GROUPS == 0:
+        begin = part * tokens_each
+        last = tl.minimum(begin + tokens_each, tokens)
+    else:
+        begin = tl.load(ends_ptr + part - 1, mask=part > 0, other=0)
+        last = tl.load(ends_ptr + part)
+    for first in range(begin, last, BN):
         row = (first + tl.arange(0, BN)).to(tl.int64)
         x_IN = tl.load(x_ptr + row[None, :] * inputs + i, mask=(row[None, :] < last) & (i < inputs), other=0.0)
         grad = tl.load(grad_ptr + row[:, None] * outputs + o, mask=(row[:, None] < last) & (o < outputs), other=0.0)
@@ -173,14 +216,16 @@ def weight_gradient_kernel(
 
 @triton.jit
 def gather_kernel(
-    x_ptr, weight_ptr, out_ptr, inputs, outputs, inputs_each, slice_stride, limit, scale,
-    CELLS: tl.constexpr, BI: tl.constexpr, BO: tl.constexpr,
+    x_ptr, weight_ptr, out_ptr, ends_ptr, inputs, outputs, inputs_each, slice_stride, limit, scale,
+    CELLS: tl.constexpr, GROUPS: tl.constexpr, PADDED: tl.constexpr, BI: tl.constexpr, BO: tl.constexpr,
 ):  # fmt: skip
     """out (N, S, O): of each token, over the inputs of each of S parts, from the live weights alone, (4 + 1) per edge.
 
     A row's four live bases lie at m to m + 3; outside the grid they count nothing, and NaN is SiLU's to carry.
     """
     token, part = tl.program_id(2), tl.program_id(1)
+    group, _, _ = _rows_of_tile(ends_ptr, token, 0, GROUPS, PADDED, 1)
+    weight_ptr += group.to(tl.int64) * (CELLS + 4) * slice_stride
     o = (tl.program_id(0) * BO + tl.arange(0, BO))[None, :]
     total = tl.zeros((BO,), tl.float32)
     last = tl.minimum((part + 1) * inputs_each, inputs)

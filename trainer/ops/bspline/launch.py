@@ -1,7 +1,8 @@
 """Launches of the edge layer's Triton kernels: tensors in, fresh tensors out. Imported only where they run.
 
 library.py decides and has checked; tiles and stages stand here, for a sweep and for compiling ahead of time.
-Letters: N tokens, I inputs, O outputs, J = G + 4 features of an input, S parts of the tokens.
+Letters: N tokens, I inputs, O outputs, J = G + 4 features of an input, S parts of the tokens, E groups of tokens.
+Where ends_E is given, rows of group e end before ends_E[e], and weights and their gradients are (E, J, I, O).
 """
 
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from triton import cdiv
+from triton import cdiv, next_power_of_2
 
 from .grid import SplineGrid
 from .kernel_triton import (
@@ -52,55 +53,79 @@ def contract(
     return out_NI
 
 
-def forward(x_NI: Tensor, weight_JIO: Tensor, grid: SplineGrid, tiles: Mapping[str, int] = FORWARD) -> Tensor:
+def forward(
+    x_NI: Tensor,
+    weight_JIO: Tensor,
+    grid: SplineGrid,
+    ends_E: Tensor | None = None,
+    tiles: Mapping[str, int] = FORWARD,
+) -> Tensor:
     """The layer's outputs (N, O)."""
-    tokens, inputs, outputs = *x_NI.shape, weight_JIO.shape[2]
+    (tokens, inputs), outputs = x_NI.shape, weight_JIO.shape[-1]
     y_NO = x_NI.new_empty((tokens, outputs))
     if y_NO.numel():
-        blocks = (cdiv(tokens, tiles["BN"]), cdiv(outputs, tiles["BO"]))
-        forward_kernel[blocks](
-            x_NI, weight_JIO, y_NO, tokens, inputs, outputs, inputs * outputs, *_places(grid),
-            PRECISION=_precision(x_NI), **tiles,
-        )  # fmt: skip
+        blocks = (_row_tiles(tokens, ends_E, tiles), cdiv(outputs, tiles["BO"]))
+        sizes = (tokens, inputs, outputs, inputs * outputs)
+        named = {**_groups(ends_E), "PRECISION": _precision(x_NI), **tiles}
+        forward_kernel[blocks](x_NI, weight_JIO, y_NO, _pointer(ends_E, x_NI), *sizes, *_places(grid), **named)
     return y_NO
 
 
 def input_gradient(
-    x_NI: Tensor, weight_JIO: Tensor, grad_NO: Tensor, grid: SplineGrid, tiles: Mapping[str, int] = INPUT_GRADIENT
+    x_NI: Tensor,
+    weight_JIO: Tensor,
+    grad_NO: Tensor,
+    grid: SplineGrid,
+    ends_E: Tensor | None = None,
+    tiles: Mapping[str, int] = INPUT_GRADIENT,
 ) -> Tensor:
     """The gradient of the inputs (N, I)."""
-    tokens, inputs, outputs = *x_NI.shape, weight_JIO.shape[2]
+    (tokens, inputs), outputs = x_NI.shape, weight_JIO.shape[-1]
     out_NI = torch.empty_like(x_NI)
     if out_NI.numel():
-        blocks = (cdiv(tokens, tiles["BN"]), cdiv(inputs, tiles["BI"]))
+        blocks = (_row_tiles(tokens, ends_E, tiles), cdiv(inputs, tiles["BI"]))
+        tensors = (x_NI, weight_JIO, grad_NO, out_NI, _pointer(ends_E, x_NI))
         sizes = (tokens, inputs, outputs, inputs * outputs)
-        input_gradient_kernel[blocks](
-            x_NI, weight_JIO, grad_NO, out_NI, *sizes, *_places(grid), PRECISION=_precision(x_NI), **tiles
-        )
+        named = {**_groups(ends_E), "PRECISION": _precision(x_NI), **tiles}
+        input_gradient_kernel[blocks](*tensors, *sizes, *_places(grid), **named)
     return out_NI
 
 
 def weight_gradient(
-    x_NI: Tensor, grad_NO: Tensor, grid: SplineGrid, tiles: Mapping[str, int] = WEIGHT_GRADIENT
+    x_NI: Tensor,
+    grad_NO: Tensor,
+    grid: SplineGrid,
+    ends_E: Tensor | None = None,
+    tiles: Mapping[str, int] = WEIGHT_GRADIENT,
 ) -> Tensor:
-    """The gradient of the weight (J, I, O). Few tiles are cut into parts of the tokens, summed in a fixed order."""
+    """The gradient of the weight. Few tiles of one weight are cut into parts of the tokens, summed in a fixed order."""
     tokens, inputs, outputs = *x_NI.shape, grad_NO.shape[1]
     shape = (grid.bases + 1, inputs, outputs)
     blocks = (shape[0] * cdiv(inputs, tiles["BI"]), cdiv(outputs, tiles["BO"]))
     if not inputs * outputs:
-        return x_NI.new_empty(shape)
-    parts = max(1, min(PROGRAMS // (blocks[0] * blocks[1]), tokens // (4 * tiles["BN"])))
+        return x_NI.new_empty(shape if ends_E is None else (len(ends_E), *shape))
+    most = max(1, min(PROGRAMS // (blocks[0] * blocks[1]), tokens // (4 * tiles["BN"])))
+    parts = most if ends_E is None else len(ends_E)
     each = cdiv(cdiv(tokens, parts), tiles["BN"]) * tiles["BN"]
-    out_SJIO = x_NI.new_empty((parts, *shape), dtype=torch.float32 if parts > 1 else x_NI.dtype)
-    weight_gradient_kernel[(*blocks, parts)](
-        x_NI, grad_NO, out_SJIO, tokens, inputs, outputs, each, *_places(grid), PRECISION=_precision(x_NI), **tiles
-    )
-    return out_SJIO[0] if parts == 1 else out_SJIO.sum(0).to(x_NI.dtype)
+    is_whole = ends_E is not None or parts == 1
+    out_SJIO = x_NI.new_empty((parts, *shape), dtype=x_NI.dtype if is_whole else torch.float32)
+    named = {**_groups(ends_E), "PRECISION": _precision(x_NI), **tiles}
+    tensors = (x_NI, grad_NO, out_SJIO, _pointer(ends_E, x_NI))
+    weight_gradient_kernel[(*blocks, parts)](*tensors, tokens, inputs, outputs, each, *_places(grid), **named)
+    if ends_E is not None:
+        return out_SJIO
+    return out_SJIO[0] if is_whole else out_SJIO.sum(0).to(x_NI.dtype)
 
 
-def gather(x_NI: Tensor, weight_JIO: Tensor, grid: SplineGrid, tiles: Mapping[str, int] = GATHER) -> Tensor:
+def gather(
+    x_NI: Tensor,
+    weight_JIO: Tensor,
+    grid: SplineGrid,
+    ends_E: Tensor | None = None,
+    tiles: Mapping[str, int] = GATHER,
+) -> Tensor:
     """The layer's outputs (N, O) for few tokens: of each edge only the weights that its input makes live are read."""
-    tokens, inputs, outputs = *x_NI.shape, weight_JIO.shape[2]
+    (tokens, inputs), outputs = x_NI.shape, weight_JIO.shape[-1]
     if not x_NI.numel() * outputs:
         return x_NI.new_zeros((tokens, outputs))
     columns = cdiv(outputs, tiles["BO"])
@@ -108,10 +133,24 @@ def gather(x_NI: Tensor, weight_JIO: Tensor, grid: SplineGrid, tiles: Mapping[st
     each = cdiv(cdiv(inputs, parts), tiles["BI"]) * tiles["BI"]
     parts = cdiv(inputs, each)
     out_NSO = x_NI.new_empty((tokens, parts, outputs), dtype=torch.float32)
-    gather_kernel[(columns, parts, tokens)](
-        x_NI, weight_JIO, out_NSO, inputs, outputs, each, inputs * outputs, *_places(grid), **tiles
-    )
+    tensors = (x_NI, weight_JIO, out_NSO, _pointer(ends_E, x_NI))
+    sizes = (inputs, outputs, each, inputs * outputs)
+    gather_kernel[(columns, parts, tokens)](*tensors, *sizes, *_places(grid), **_groups(ends_E), **tiles)
     return out_NSO.sum(1).to(x_NI.dtype)
+
+
+def _row_tiles(tokens: int, ends_E: Tensor | None, tiles: Mapping[str, int]) -> int:
+    """As many tiles as rows can need: how many a group has is known on the device alone."""
+    return int(cdiv(tokens, tiles["BN"])) + (0 if ends_E is None else len(ends_E))
+
+
+def _groups(ends_E: Tensor | None) -> dict[str, int]:
+    groups = 0 if ends_E is None else len(ends_E)
+    return {"GROUPS": groups, "PADDED": next_power_of_2(max(1, groups))}
+
+
+def _pointer(ends_E: Tensor | None, unread: Tensor) -> Tensor:
+    return unread if ends_E is None else ends_E
 
 
 def _places(grid: SplineGrid) -> tuple[float, float, int]:
@@ -124,14 +163,15 @@ def _precision(x: Tensor) -> str:
 
 
 def compilations() -> list[tuple[Any, dict[str, int | str]]]:
-    """Each kernel with the constants and options that a launch in a narrow dtype gives it, at five cells and at 13."""
+    """Each kernel with the constants and options that launches in a narrow dtype give it: five cells and 13, groups."""
     tiled = {"PRECISION": "tf32"}
-    constants: list[tuple[Any, Mapping[str, int | str]]] = [
-        (expand_kernel, EXPAND),
-        (contract_kernel, EXPAND),
+    shared: list[tuple[Any, Mapping[str, int | str]]] = [(expand_kernel, EXPAND), (contract_kernel, EXPAND)]
+    grouped: list[tuple[Any, Mapping[str, int | str]]] = [
         (forward_kernel, {**FORWARD, **tiled}),
         (input_gradient_kernel, {**INPUT_GRADIENT, **tiled}),
         (weight_gradient_kernel, {**WEIGHT_GRADIENT, **tiled}),
         (gather_kernel, GATHER),
     ]
-    return [(kernel, {"CELLS": cells, **named}) for cells in (5, 13) for kernel, named in constants]
+    one_weight = shared + [(kernel, {**named, "GROUPS": 0, "PADDED": 1}) for kernel, named in grouped]
+    each = [(kernel, {"CELLS": cells, **named}) for cells in (5, 13) for kernel, named in one_weight]
+    return each + [(kernel, {"CELLS": 5, **named, "GROUPS": 12, "PADDED": 16}) for kernel, named in grouped]

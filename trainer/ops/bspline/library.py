@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..route import machine_of
+from ..route import dtype_name, machine_of
 from . import slab
 from .features import EdgeForm
 from .grid import SplineGrid
@@ -72,9 +72,8 @@ def _weight_gradient(x_NI: Tensor, grad_NO: Tensor, grid: SplineGrid, form: Edge
 
 def _routes(x_NI: Tensor, weight_JIO: Tensor) -> EdgeRoutes:
     features, inputs, outputs = weight_JIO.shape
-    dtype = str(x_NI.dtype).removeprefix("torch.")
     sizes = {"features": features, "inputs": inputs, "outputs": outputs, "tokens": len(x_NI)}
-    return route_edge_linear(machine_of(x_NI.device), **sizes, dtype=dtype)
+    return route_edge_linear(machine_of(x_NI.device), **sizes, dtype=dtype_name(x_NI))
 
 
 def _form(form: str) -> EdgeForm:

@@ -4,12 +4,14 @@ from dataclasses import dataclass
 
 from ..route import Machine, Route, without_triton
 
-__all__ = ["EdgeRoutes", "route_edge_linear"]
+__all__ = ["EdgeRoutes", "route_edge_linear", "route_grouped_edge_linear"]
 
 # Below so many multiplications of a token a slab's traffic costs more than a vendor's product gains.
 FUSED_PRODUCTS = 3_000_000
 # Up to so many tokens the weights that are live for them are fewer than all: 5 of 9 with five cells, of 17 with 13.
 GATHERED_TOKENS = 1
+# Rows of one token are of different groups, and read no weight twice.
+GATHERED_ROWS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +44,7 @@ def route_edge_linear(
         dtype: torch's name, such as `bfloat16`.
         tokens: N; None: many.
     """
-    plain = without_triton(machine)
-    if plain is None and dtype == "float64":
-        plain = Route(implementation="torch", reason="float64 is for references")
+    plain = without_triton(machine, dtype)
     if plain is not None:
         return EdgeRoutes(forward=plain, input_gradient=plain, weight_gradient=plain)
     products = features * inputs * outputs
@@ -57,4 +57,26 @@ def route_edge_linear(
     forward = general
     if tokens is not None and tokens <= GATHERED_TOKENS:
         forward = Route(implementation="gather", reason=f"one token: 5 of each edge's {features} weights are live")
+    return EdgeRoutes(forward=forward, input_gradient=general, weight_gradient=general)
+
+
+def route_grouped_edge_linear(
+    machine: Machine, *, features: int, groups: int, dtype: str, rows: int | None = None
+) -> EdgeRoutes:
+    """The routes of one layer of a grove's subnets.
+
+    Args:
+        features: J, weights of an edge. groups: E, subnets.
+        dtype: torch's name, such as `bfloat16`.
+        rows: of all groups; None: many.
+    """
+    plain = without_triton(machine, dtype)
+    if plain is not None:
+        return EdgeRoutes(forward=plain, input_gradient=plain, weight_gradient=plain)
+    general = Route(
+        implementation="fused", reason=f"{groups} subnets in one kernel, which asks nothing of the host for their rows"
+    )
+    forward = general
+    if rows is not None and rows <= GATHERED_ROWS:
+        forward = Route(implementation="gather", reason=f"few rows: 5 of each edge's {features} weights are live")
     return EdgeRoutes(forward=forward, input_gradient=general, weight_gradient=general)

@@ -8,9 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Choice", "choose", "dispatch", "selector_scores"]
+from ..route import Route, dtype_name, machine_of
+from .library import add_up_op, spread_op
+from .route import route_grouped_linear
+
+__all__ = ["Choice", "choose", "dispatch", "group", "grouped_linear", "selector_scores"]
 
 # Keeps shares finite for a token that no selector sees at all.
 LEAST_SCORE = 1e-9
@@ -53,22 +58,54 @@ def choose(score_NE: Tensor, gate_logit_NE: Tensor, offset_E: Tensor, active: in
     return Choice(expert_Nk=expert_Nk, weight_Nk=gate_Nk * share_Nk)
 
 
-def dispatch(x_NI: Tensor, choice: Choice, experts: int, run: Callable[[int, Tensor], Tensor]) -> Tensor:
-    """sum over the chosen e of weight_e * run(e, x), (N, O) in x's dtype.
+def dispatch(x_NI: Tensor, choice: Choice, experts: int, run: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """sum over the chosen e of weight_e * subnet_e(x), (N, O) in x's dtype.
 
     Args:
-        run: an expert's outputs (M, O) of the rows (M, I) that chose it; called once for each, with M = 0 too, so that
-            every weight has a gradient.
+        run: outputs (M, O) of rows (M, I) in the order of their experts, and of where the rows of each end: int32 (E,)
+            on x's device, the last one M. It is called once, with rows of no expert too.
 
-    Waits once for the device, which counts the rows of each expert. Peak memory is k copies of x and of the output.
+    Asks nothing of the host but what `run` asks. Peak memory is k copies of x and of the output.
     """
-    tokens, active = choice.expert_Nk.shape
-    order_M = choice.expert_Nk.flatten().sort(stable=True).indices
-    counts = torch.bincount(choice.expert_Nk.flatten(), minlength=experts).tolist()
-    # Each row is taken once from k copies: the gradient is a permutation and a sum of k, never a scattered add.
-    copies_MI = x_NI[:, None].expand(-1, active, -1).reshape(tokens * active, x_NI.shape[1])
-    parts = torch.split(copies_MI[order_M], counts)
-    out_MO = torch.cat([run(expert, part) for expert, part in enumerate(parts)])
-    place_M = torch.empty_like(order_M).scatter_(0, order_M, torch.arange(len(order_M), device=x_NI.device))
-    out_NkO = out_MO[place_M].view(tokens, active, out_MO.shape[1])
-    return (out_NkO * choice.weight_Nk[..., None].to(out_MO.dtype)).sum(1)
+    place_Nk, ends_E = group(choice.expert_Nk, experts)
+    rows_MI = spread_op(x_NI.contiguous(), place_Nk)
+    out_NO: Tensor = add_up_op(run(rows_MI, ends_E).contiguous(), place_Nk, choice.weight_Nk)
+    return out_NO
+
+
+def group(expert_Nk: Tensor, experts: int) -> tuple[Tensor, Tensor]:
+    """Where each choice's row is once rows are in the order of their experts (stable), and where those of each end.
+
+    Returns:
+        (N, k) int64, each of 0 to N k - 1 once; (E,) int32.
+    """
+    # Narrow numbers are sorted in fewer passes.
+    narrow = expert_Nk.flatten().to(torch.uint8 if experts <= 256 else torch.int32)
+    sorted_M, order_M = narrow.sort(stable=True)
+    place_M = torch.empty_like(order_M).scatter_(0, order_M, torch.arange(len(order_M), device=order_M.device))
+    each_E = torch.arange(experts, device=order_M.device, dtype=sorted_M.dtype)
+    return place_M.view_as(expert_Nk), torch.searchsorted(sorted_M, each_E, right=True, out_int32=True)
+
+
+def grouped_linear(x_MI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
+    """x @ weight of each row's expert, (M, O): by whichever way route.py says.
+
+    Args:
+        ends_E: where the rows of each expert end, as dispatch gives them.
+    """
+    route = route_of_grouped_linear(x_MI, weight_EIO).implementation
+    if route == "grouped":
+        return F.grouped_mm(x_MI, weight_EIO, offs=ends_E)
+    if route == "copied":
+        rows_M = torch.arange(len(x_MI), device=x_MI.device, dtype=torch.int32)
+        expert_M = torch.searchsorted(ends_E, rows_M, right=True)
+        return (x_MI[:, None] @ weight_EIO[expert_M])[:, 0]
+    ends = ends_E.tolist()
+    parts = torch.split(x_MI, [last - first for first, last in zip([0, *ends], ends, strict=False)])
+    return torch.cat([part @ weight_IO for part, weight_IO in zip(parts, weight_EIO.unbind(), strict=True)])
+
+
+def route_of_grouped_linear(x_MI: Tensor, weight_EIO: Tensor) -> Route:
+    """Which way grouped_linear goes, and why."""
+    machine, (inputs, outputs) = machine_of(x_MI.device), weight_EIO.shape[1:]
+    return route_grouped_linear(machine, inputs=inputs, outputs=outputs, dtype=dtype_name(x_MI), rows=len(x_MI))

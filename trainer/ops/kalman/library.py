@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..route import machine_of
+from ..route import dtype_name, machine_of
 from .plain import plain_backward, plain_forward
 from .route import route_kalman
 
@@ -50,8 +50,8 @@ def kalman_filter_backward_op(
 
 
 def _has_kernels(observed_BTD: Tensor) -> bool:
-    dtype = str(observed_BTD.dtype).removeprefix("torch.")
-    return route_kalman(machine_of(observed_BTD.device), dtype=dtype).implementation == "triton"
+    route = route_kalman(machine_of(observed_BTD.device), dtype=dtype_name(observed_BTD))
+    return route.implementation == "triton"
 
 
 @kalman_filter_op.register_fake

@@ -7,8 +7,7 @@ __all__ = ["route_kalman"]
 
 def route_kalman(machine: Machine, *, dtype: str) -> Route:
     """`torch`: scans in rounds, plain PyTorch. `triton`: kernels that read each value a few times. By torch's dtype."""
-    if (plain := without_triton(machine)) is not None:
-        return plain
-    if dtype == "float64":
-        return Route(implementation="torch", reason="float64 is for references")
-    return Route(implementation="triton", reason="each value is read a few times, where rounds read it log2(T) times")
+    several = Route(
+        implementation="triton", reason="each value is read a few times, where rounds read it log2(T) times"
+    )
+    return without_triton(machine, dtype) or several
