@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..ops.bspline import EdgeForm, SplineGrid, grouped_edge_linear
 from ..ops.bspline.route import route_grouped_edge_linear
-from ..ops.grove import Choice, choose, dispatch, grouped_linear, selector_scores
+from ..ops.grove import Choice, choose, dispatch, grouped_linear
 from ..ops.grove.route import route_grouped_linear
 from ..ops.route import Machine, Route, dtype_name, machine_of
 from .edge import NORM_EPSILON, edge_spreads
@@ -143,10 +143,8 @@ class Grove(nn.Module):
 
     def choice(self, x_ND: Tensor) -> Choice:
         """Which subnets tokens use, and how much of each."""
-        score_NE = selector_scores(x_ND, self.selector_ErD)
-        gate_logit_NE = F.linear(x_ND, self.gate_ED, self.gate_bias_E)
-        offset_E = self.balance_ticks_E.to(score_NE.dtype) * self.balance_rate
-        return choose(score_NE, gate_logit_NE, offset_E, self.active)
+        offset_E = self.balance_ticks_E.to(torch.promote_types(x_ND.dtype, torch.float32)) * self.balance_rate
+        return choose(x_ND, self.selector_ErD, self.gate_ED, self.gate_bias_E, offset_E, self.active)
 
     def asks_the_host(self, tokens: int) -> bool:
         """Whether a pass of so many tokens waits until the host has read how many rows each subnet has."""

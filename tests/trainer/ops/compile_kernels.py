@@ -18,7 +18,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 OPTIONS = ("num_warps", "num_stages")
-FLOATS = ("limit", "scale", "root")
+FLOATS = ("limit", "scale", "root", "least")
+INTEGERS = {"position": "*i64", "offset": "*i32", "ends": "*i32", "place": "*i64", "expert": "*i64"}
 
 
 def compile_kernel(kernel: Any, named: dict[str, Any], capability: int) -> dict[str, Any]:
@@ -48,9 +49,7 @@ def compile_kernel(kernel: Any, named: dict[str, Any], capability: int) -> dict[
 def kind_of(name: str) -> str:
     """A type by an argument's name: the kernels keep to it."""
     if name.endswith("_ptr"):
-        return {"position_ptr": "*i64", "offset_ptr": "*i32", "ends_ptr": "*i32", "place_ptr": "*i64"}.get(
-            name, "*bf16"
-        )
+        return INTEGERS.get(name.removesuffix("_ptr"), "*bf16")
     return "fp32" if name in FLOATS else "i32"
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kanctl.trainer.ops.grove import choose, dispatch, grouped_linear, selector_scores
+from kanctl.trainer.ops.grove import choose, dispatch, grouped_linear
 from kanctl.trainer.ops.grove.reference import grove_reference
 
 WIDTH, OUT = 5, 4
@@ -23,8 +23,7 @@ def inputs(tokens: int, experts: int) -> dict[str, Tensor]:
 
 
 def run_sparse(made: dict[str, Tensor], offset: Tensor, active: int) -> Tensor:
-    score = selector_scores(made["x"], made["selector"])
-    choice = choose(score, made["x"] @ made["gate"].T + made["bias"], offset, active)
+    choice = choose(made["x"], made["selector"], made["gate"], made["bias"], offset, active)
     run = lambda x, ends: torch.tanh(grouped_linear(x, made["weight"], ends))  # noqa: E731
     return dispatch(made["x"], choice, len(offset), run)
 
@@ -66,9 +65,9 @@ def test_the_same_inputs_give_the_same_bits() -> None:
 
 
 def test_the_offset_turns_the_choice_and_nothing_else() -> None:
-    score = torch.tensor([[0.6, 0.5, 0.1]])
-    plain = choose(score, torch.zeros(1, 3), torch.zeros(3), 1)
-    turned = choose(score, torch.zeros(1, 3), torch.tensor([0.0, 0.2, 0.0]), 1)
+    x, selector, shut = torch.tensor([[0.6, 0.5, 0.1]]), torch.eye(3)[:, None], (torch.zeros(3, 3), torch.zeros(3))
+    plain = choose(x, selector, *shut, torch.zeros(3), 1)
+    turned = choose(x, selector, *shut, torch.tensor([0.0, 0.2, 0.0]), 1)
     assert (plain.expert_Nk.item(), turned.expert_Nk.item()) == (0, 1)
     assert plain.weight_Nk.item() == turned.weight_Nk.item() == 0.5
 

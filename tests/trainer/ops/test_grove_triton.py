@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kanctl.trainer.ops.grove import group, launch, library
+from kanctl.trainer.ops.grove import group, launch, library, plain
 from kanctl.trainer.ops.grove.route import route_dispatch, route_grouped_linear
 from kanctl.trainer.ops.route import Machine
 
@@ -37,8 +37,64 @@ def test_rows_and_sums_are_those_of_plain_pytorch(tokens: int, channels: int, ac
     torch.testing.assert_close(launch.add_up(rows, place, None), of_x)
 
 
+# Tokens, experts, selector rank, active: one of each; nothing a power of two; more tokens than a program's.
+CHOICES = [(1, 1, 1, 1), (7, 5, 3, 2), (70, 16, 8, 1), (300, 6, 5, 6), (0, 3, 2, 1)]
+
+
+def views(tokens: int, experts: int, rank: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(experts)
+    made = {
+        "seen": torch.randn(tokens, experts * (rank + 1), generator=generator),
+        "scale": torch.rand(experts, generator=generator) + 0.5,
+        "bias": torch.randn(experts, generator=generator),
+        "shift": torch.randn(experts, generator=generator) * 0.1,
+    }
+    # One token that no selector sees.
+    made["seen"][tokens // 2 : tokens // 2 + 1, : experts * rank] = 0
+    return made
+
+
+@pytest.mark.parametrize(("tokens", "experts", "rank", "active"), CHOICES)
+def test_choices_and_their_gradients_are_those_of_plain_pytorch(
+    tokens: int, experts: int, rank: int, active: int
+) -> None:
+    made = views(tokens, experts, rank)
+    wide = {name: value.double().requires_grad_(name != "shift") for name, value in made.items()}
+    weight, expert = launch.choose(*made.values(), active, plain.LEAST_SCORE)
+    wanted, wanted_expert = library.choose_op(*wide.values(), active)
+    # Which experts a token has that no selector sees is all one: the shifts decide, and ties go either way.
+    assert torch.equal(expert, wanted_expert)
+    torch.testing.assert_close(weight, wanted.float())
+    grad = torch.randn(tokens, active, generator=torch.Generator().manual_seed(1))
+    narrow = [made[name] for name in ("seen", "scale", "bias")]
+    found = launch.choose_gradient(grad, *narrow, expert, plain.LEAST_SCORE)
+    exact = library.choose_backward_op(grad.double(), *(value.double() for value in narrow), wanted_expert)
+    for one, other in zip(found, exact, strict=True):
+        torch.testing.assert_close(one, other.float(), rtol=1e-4, atol=1e-5)
+
+
+# The interpreter computes with numpy, which warns where a GPU gives the wanted NaN.
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_a_token_with_nan_has_experts_that_are_there_and_weights_that_are_nan() -> None:
+    made = views(9, 5, 3)
+    made["seen"][4], made["seen"][6] = float("nan"), float("inf")
+    weight, expert = launch.choose(*made.values(), 2, plain.LEAST_SCORE)
+    assert bool(((expert >= 0) & (expert < 5)).all())
+    assert weight[4].isnan().all()
+    assert weight[[0, 1, 2, 3, 5, 7, 8]].isfinite().all()
+
+
+def test_the_gradient_of_the_choice_is_that_of_its_formula() -> None:
+    made = {name: value.double() for name, value in views(6, 4, 3).items()}
+    made["seen"] = made["seen"][torch.tensor([0, 1, 2, 4, 5])]
+    inputs = [made[name].requires_grad_() for name in ("seen", "scale", "bias")]
+    assert torch.autograd.gradcheck(lambda *x: library.choose_op(*x, made["shift"], 2)[0], inputs)
+
+
 def test_the_operators_keep_torchs_rules() -> None:
     x, place, weight, rows = (value.double() if value.is_floating_point() else value for value in case(5, 3, 2, 4))
+    made = {name: value.double().requires_grad_(name != "shift") for name, value in views(5, 4, 3).items()}
+    torch.library.opcheck(library.choose_op, (*made.values(), 2))
     torch.library.opcheck(library.spread_op, (x.requires_grad_(), place))
     torch.library.opcheck(library.add_up_op, (rows.requires_grad_(), place, weight.requires_grad_()))
     torch.library.opcheck(library.spread_backward_op, (rows.detach(), place))

@@ -6,19 +6,17 @@ Letters: N tokens, E experts (subnets), r selector rank, k chosen per token, I i
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..route import Route, dtype_name, machine_of
-from .library import add_up_op, spread_op
+from .library import add_up_op, choose_op, spread_op
 from .route import route_grouped_linear
 
-__all__ = ["Choice", "choose", "dispatch", "group", "grouped_linear", "selector_scores"]
-
-# Keeps shares finite for a token that no selector sees at all.
-LEAST_SCORE = 1e-9
+__all__ = ["Choice", "choose", "dispatch", "group", "grouped_linear"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,31 +29,47 @@ class Choice:
     """Gate times share of the scores; differentiable."""
 
 
-def selector_scores(x_NI: Tensor, selector_ErI: Tensor) -> Tensor:
-    """s_e(x) = ||A_e x|| / ||A_e||_F, (N, E), in float32 at least."""
-    wide = torch.promote_types(x_NI.dtype, torch.float32)
-    # A narrow product would turn one choice in two hundred: scores of neighbours lie close together.
-    selector_ErI = selector_ErI.to(wide)
-    seen_NEr = (x_NI.to(wide) @ selector_ErI.flatten(0, 1).T).view(len(x_NI), *selector_ErI.shape[:2])
-    scale_E = torch.linalg.vector_norm(selector_ErI, dim=(1, 2))
-    score_NE: Tensor = torch.linalg.vector_norm(seen_NEr, dim=2) / scale_E
-    return score_NE
+def choose(
+    x_NI: Tensor, selector_ErI: Tensor, gate_EI: Tensor, gate_bias_E: Tensor, offset_E: Tensor, active: int
+) -> Choice:
+    """The k experts with the largest score plus offset, and what their outputs are multiplied by, in float32 at least.
 
-
-def choose(score_NE: Tensor, gate_logit_NE: Tensor, offset_E: Tensor, active: int) -> Choice:
-    """The k experts with the largest score plus offset, and what their outputs are multiplied by.
+    s_e(x) = ||A_e x|| / ||A_e||_F; the weight is sigmoid(w_e . x + g_e) s_e / (sum of the chosen s).
 
     Args:
-        score_NE: s, at least 0. gate_logit_NE: w_e . x + g_e. offset_E: b, which counts for the choice alone.
+        selector_ErI: A. gate_EI, gate_bias_E: w and g. offset_E: b, which counts for the choice alone.
         active: k, 1 <= k <= E.
     """
-    if not 1 <= active <= score_NE.shape[1]:
-        raise ValueError(f"wanted 1 to {score_NE.shape[1]} active experts, found {active}")
-    expert_Nk = (score_NE.detach() + offset_E).topk(active, dim=1).indices.sort(dim=1).values
-    score_Nk = score_NE.gather(1, expert_Nk)
-    share_Nk = score_Nk / score_Nk.sum(1, keepdim=True).clamp(min=LEAST_SCORE)
-    gate_Nk = torch.sigmoid(gate_logit_NE.gather(1, expert_Nk).to(score_NE.dtype))
-    return Choice(expert_Nk=expert_Nk, weight_Nk=gate_Nk * share_Nk)
+    if not 1 <= active <= len(selector_ErI):
+        raise ValueError(f"wanted 1 to {len(selector_ErI)} active experts, found {active}")
+    wide = torch.promote_types(x_NI.dtype, torch.float32)
+    scale_E = torch.linalg.vector_norm(selector_ErI.to(wide), dim=(1, 2))
+    seen_NS = wide_product(x_NI, torch.cat([selector_ErI.flatten(0, 1), gate_EI]))
+    weight_Nk, expert_Nk = choose_op(seen_NS, scale_E, gate_bias_E.to(wide), offset_E.to(wide), active)
+    return Choice(expert_Nk=expert_Nk, weight_Nk=weight_Nk)
+
+
+def wide_product(x_NI: Tensor, weight_SI: Tensor) -> Tensor:
+    """x @ weight.T in float32 at least: narrow sums turn one choice in two hundred, for scores lie close together."""
+    wide = torch.promote_types(x_NI.dtype, torch.float32)
+    if x_NI.is_cuda and x_NI.dtype == weight_SI.dtype != wide:
+        return _WideProduct.apply(x_NI, weight_SI)  # type: ignore[no-any-return,no-untyped-call]
+    return x_NI.to(wide) @ weight_SI.to(wide).T
+
+
+class _WideProduct(torch.autograd.Function):
+    """A product of narrow numbers that tensor cores add up in float32, given back as that. Its gradients are narrow."""
+
+    @staticmethod
+    def forward(ctx: Any, x_NI: Tensor, weight_SI: Tensor) -> Tensor:
+        ctx.save_for_backward(x_NI, weight_SI)
+        return torch.mm(x_NI, weight_SI.T, out_dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, grad_NS: Tensor) -> tuple[Tensor, Tensor]:
+        x_NI, weight_SI = ctx.saved_tensors
+        narrow_NS = grad_NS.to(x_NI.dtype)
+        return narrow_NS @ weight_SI, narrow_NS.T @ x_NI
 
 
 def dispatch(x_NI: Tensor, choice: Choice, experts: int, run: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

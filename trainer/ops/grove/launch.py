@@ -1,18 +1,63 @@
-"""Launches of the dispatch's Triton kernels: tensors in, fresh tensors out. Imported only where they run.
+"""Launches of KalmaGrove's Triton kernels: tensors in, fresh tensors out. Imported only where they run.
 
-Letters: N tokens, k chosen per token, M = N k rows, C channels.
+Letters: N tokens, E experts, r selector rank, S = E r + E views of a token, k chosen each, M = N k rows, C channels.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
-from triton import cdiv
+from triton import cdiv, next_power_of_2
 
-from .kernel_triton import add_up_kernel, share_gradient_kernel, spread_kernel
+from .kernel_triton import (
+    add_up_kernel,
+    choose_gradient_kernel,
+    choose_kernel,
+    share_gradient_kernel,
+    spread_kernel,
+)
 
 # Chosen by thought: rows of about a thousand channels, each thread with eight values of a row.
 TILES: Mapping[str, int] = {"ROWS": 4, "COLUMNS": 512, "num_warps": 8}
+# A program holds the views of its tokens at once: so many numbers in all, over the threads of four warps.
+VIEWS = 4096
+
+
+def choose(
+    seen_NS: Tensor, scale_E: Tensor, bias_E: Tensor, shift_E: Tensor, active: int, least: float
+) -> tuple[Tensor, Tensor]:
+    """Weights (N, k) in float32 and experts (N, k), int64; seen and scale are in float32."""
+    expert_Nk = seen_NS.new_empty((len(seen_NS), active), dtype=torch.int64)
+    weight_Nk = seen_NS.new_empty((len(seen_NS), active))
+    if len(seen_NS):
+        experts, rank, tiles = _choice_sizes(seen_NS, scale_E, active)
+        tensors = (seen_NS, scale_E, bias_E, shift_E, expert_Nk, weight_Nk)
+        blocks = (cdiv(len(seen_NS), tiles["ROWS"]),)
+        choose_kernel[blocks](*tensors, len(seen_NS), experts, rank, least, **tiles)
+    return weight_Nk, expert_Nk
+
+
+def choose_gradient(
+    grad_Nk: Tensor, seen_NS: Tensor, scale_E: Tensor, bias_E: Tensor, expert_Nk: Tensor, least: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the views (N, S), the scales (E,) and the biases (E,), in float32."""
+    experts, rank, tiles = _choice_sizes(seen_NS, scale_E, expert_Nk.shape[1])
+    blocks = cdiv(len(seen_NS), tiles["ROWS"])
+    out_NS = torch.empty_like(seen_NS)
+    scale_out, bias_out = seen_NS.new_empty((blocks, experts)), seen_NS.new_empty((blocks, experts))
+    if blocks:
+        tensors = (seen_NS, scale_E, bias_E, expert_Nk, grad_Nk, out_NS, scale_out, bias_out)
+        choose_gradient_kernel[(blocks,)](*tensors, len(seen_NS), experts, rank, least, **tiles)
+    return out_NS, scale_out.sum(0), bias_out.sum(0)
+
+
+def _choice_sizes(seen_NS: Tensor, scale_E: Tensor, active: int) -> tuple[int, int, dict[str, int]]:
+    experts = len(scale_E)
+    rank = seen_NS.shape[1] // experts - 1
+    views = next_power_of_2(experts), next_power_of_2(rank)
+    rows = max(1, VIEWS // (views[0] * views[1]))
+    return experts, rank, {"ACTIVE": active, "ROWS": rows, "EXPERTS": views[0], "RANK": views[1], "num_warps": 4}
 
 
 def spread(x_NC: Tensor, place_Nk: Tensor, weight_Nk: Tensor | None) -> Tensor:
@@ -54,5 +99,12 @@ def _over_rows(kernel: Any, from_: Tensor, place_Nk: Tensor, weight_Nk: Tensor |
 
 def compilations() -> list[tuple[Any, dict[str, int | str]]]:
     """Each kernel with the constants and options that a launch with two choices gives it."""
-    kernels = [(spread_kernel, {"WEIGHTED": True}), (add_up_kernel, {"WEIGHTED": True}), (share_gradient_kernel, {})]
-    return [(kernel, {"ACTIVE": 2, **TILES, **named}) for kernel, named in kernels]
+    rows = {"ACTIVE": 2, **TILES}
+    views = {"ACTIVE": 2, "ROWS": 32, "EXPERTS": 16, "RANK": 8, "num_warps": 4}
+    return [
+        (spread_kernel, {**rows, "WEIGHTED": True}),
+        (add_up_kernel, {**rows, "WEIGHTED": True}),
+        (share_gradient_kernel, {**rows}),
+        (choose_kernel, {**views}),
+        (choose_gradient_kernel, {**views}),
+    ]
