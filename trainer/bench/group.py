@@ -39,9 +39,14 @@ def relative_error(found: Tensor, wanted: Tensor) -> float:
     return float((found.double() - wanted).norm() / wanted.norm())
 
 
-def require_right(errors: Mapping[str, float], dtype: torch.dtype) -> None:
-    """Raise RuntimeError where an error is beyond its bound, or not a number."""
+def require_right(errors: Mapping[str, float], dtype: torch.dtype, ops: int = 1) -> None:
+    """Raise RuntimeError where an error is beyond its bound, or not a number.
+
+    Args:
+        ops: how many ops one after the other were compared, each of which rounds its result.
+    """
+    bound = BOUNDS[dtype] * ops
     # Written so that NaN fails too.
-    if not all(error <= BOUNDS[dtype] for error in errors.values()):
+    if not all(error <= bound for error in errors.values()):
         found = ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
-        raise RuntimeError(f"wanted errors of at most {BOUNDS[dtype]}, found {found}")
+        raise RuntimeError(f"wanted errors of at most {bound:.3g}, found {found}")

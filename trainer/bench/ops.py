@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
-from . import ada, edge, step
+from . import ada, edge, grove, step
 from .document import fill, open_document
 from .group import Group
 
 # A CPU would take hours for the cases' own numbers.
 CPU_TOKENS = 256
-GROUPS: dict[str, Group] = {group.name: group for group in (edge.GROUP, ada.GROUP, step.GROUP)}
+GROUPS: dict[str, Group] = {group.name: group for group in (edge.GROUP, grove.GROUP, ada.GROUP, step.GROUP)}
 
 
 def bench(options: argparse.Namespace) -> dict[str, Any]:

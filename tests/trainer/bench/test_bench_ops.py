@@ -9,19 +9,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from kanctl.trainer.bench import ada, edge, ops, step, timing
+from kanctl.trainer.bench import ada, edge, grove, ops, step, timing
 from kanctl.trainer.bench.edge_rivals import SAME_FUNCTION
 from kanctl.trainer.bench.group import require_right
 
 EDGES = [edge.Case(tokens=40, inputs=6, outputs=5), edge.Case(tokens=40, inputs=6, outputs=5, cells=13, graph=True)]
 ATTENTION = [ada.Case(tokens=96, length=48, heads=2), ada.Case(tokens=96, length=96, heads=2)]
+GROVES = [grove.Case(tokens=50, width=16, hidden=8, experts=4, active=active) for active in (1, 2)]
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="has more ways on a GPU; kanctl train bench ops")
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    cases = {"edge": EDGES, "ada": ATTENTION, "step": [step.Case(tokens=96)]}
+    cases = {"edge": EDGES, "grove": GROVES, "ada": ATTENTION, "step": [step.Case(tokens=96)]}
     groups = {name: replace(ops.GROUPS[name], cases=cases[name]) for name in cases}
     monkeypatch.setattr(ops, "GROUPS", groups)
     monkeypatch.setattr(timing, "SECONDS", 0.0)
@@ -36,13 +37,14 @@ def run(*words: str) -> dict[str, Any]:
 def test_every_way_is_measured_and_ours_are_right() -> None:
     document = run()
     assert document["failed"] == []
-    assert document["baselines"] == {"edge": "gemm", "ada": "softmax attention", "step": "GPT, 16 layers"}
+    baselines = {"edge": "gemm", "grove": "dense", "ada": "softmax attention", "step": "GPT, 16 layers"}
+    assert document["baselines"] == baselines
     ways = {(row["op"], row["way"]) for row in document["rows"]}
     assert ways == {("edge", way) for way in ("gemm", "ours", "closed form", "Cox-de Boor", "Gaussian")} | {
         ("ada", way) for way in ("softmax attention", "linear attention", "ours")
-    } | {("step", way) for way in step.MODELS}
+    } | {("step", way) for way in step.MODELS} | {("grove", way) for way in ("dense", "ours", "gemm")}
     checked = [row for row in document["rows"] if row["way"] in {"ours", *SAME_FUNCTION}]
-    assert len(checked) == 3 * len(EDGES) + len(ATTENTION)
+    assert len(checked) == 3 * len(EDGES) + len(GROVES) + len(ATTENTION)
     assert all(0 < max(row["errors"].values()) < 1e-6 for row in checked)
     assert all(row["forward_ms"] > 0 and row["both_ms"] > 0 for row in document["rows"])
     assert set(checked[-1]["errors"]) == {"o", "dq", "dk", "dv", "dtaps", "ddecay"}
@@ -51,7 +53,7 @@ def test_every_way_is_measured_and_ours_are_right() -> None:
 
 
 def test_a_way_that_is_wrong_has_no_time_but_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    right_layer, right_attention = edge.edge_linear, ada.ada
+    right_layer, right_attention, right_reference = edge.edge_linear, ada.ada, grove.grove_reference
 
     def wrong_layer(x: Tensor, weight: Tensor, grid: edge.SplineGrid) -> Tensor:
         return right_layer(x, weight, grid) * 1.001
@@ -61,8 +63,10 @@ def test_a_way_that_is_wrong_has_no_time_but_a_reason(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(edge, "edge_linear", wrong_layer)
     monkeypatch.setattr(ada, "ada", wrong_attention)
+    monkeypatch.setattr(grove, "grove_reference", lambda *inputs: right_reference(*inputs) * 1.001)
     document = run()
-    assert {(failure["op"], failure["way"]) for failure in document["failed"]} == {("edge", "ours"), ("ada", "ours")}
+    wrong = {(failure["op"], failure["way"]) for failure in document["failed"]}
+    assert wrong == {("edge", "ours"), ("grove", "ours"), ("ada", "ours")}
     assert "wanted errors of at most 1e-05, found y 1.0e-03" in document["failed"][0]["error"]
     assert "ours" not in {row["way"] for row in document["rows"]}
 
@@ -71,6 +75,7 @@ def test_nan_is_an_error_too() -> None:
     with pytest.raises(RuntimeError, match="found y nan"):
         require_right({"y": float("nan")}, torch.float32)
     require_right({"y": 1e-6}, torch.float32)
+    require_right({"y": 2e-5}, torch.float32, ops=3)
 
 
 def test_a_cut_run_goes_on_and_another_plan_is_refused(tmp_path: Path) -> None:
