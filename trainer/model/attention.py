@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops.attention import cached_attention
 from .frame import Frame
 from .knowledge import KnowledgeBias
 from .rotary import rotary_turns, rotate
@@ -95,11 +96,8 @@ class CausalAttention(nn.Module):
         wanted = grown(state.key_BHSC.shape[2], most)
         key_BHSC = stored(state.key_BHSC, wanted, position_B, k_BHTC[:, :, 0])
         value_BHSC = stored(state.value_BHSC, wanted, position_B, v_BHTC[:, :, 0])
-        visible_BS = torch.arange(wanted, device=x_BD.device) <= position_B[:, None]
-        mixed_BHTC = F.scaled_dot_product_attention(
-            q_BHTC, key_BHSC, value_BHSC, attn_mask=visible_BS[:, None, None], scale=self.head_size**-0.5
-        )
-        return self.out(mixed_BHTC.flatten(1)), AttentionState(key_BHSC=key_BHSC, value_BHSC=value_BHSC, most=most)
+        mixed_BHC = cached_attention(q_BHTC[:, :, 0], key_BHSC, value_BHSC, position_B, self.head_size**-0.5)
+        return self.out(mixed_BHC.flatten(1)), AttentionState(key_BHSC=key_BHSC, value_BHSC=value_BHSC, most=most)
 
     def _parts(self, x_BTD: Tensor, position_BT: Tensor, knowledge_BTF: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys as they meet in the product, and values."""
