@@ -23,6 +23,7 @@ class Bench(StrEnum):
     """What `bench` measures."""
 
     OPS = "ops"
+    DECODE = "decode"
 
 
 class Task(StrEnum):
@@ -240,18 +241,18 @@ def bench(
     local: LocalOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the ops on the first node, beside other ways to the same; nothing that is wrong has a time.
+    """Measure on the first node, beside other ways to the same: ops, or decoding; nothing that is wrong has a time.
 
     Examples:
 
-      kanctl train bench ops
+      kanctl train bench decode
 
       kanctl train bench ops --local --only "192 -> 768" --output ops.json
     """
-    from ..training.actions import bench_ops
+    from ..training.actions import run_bench
     from ..training.bench import COLUMNS, bench_rows, failures
 
-    found = bench_ops(only, inventory=inventory, local=local)
+    found = run_bench(what, only, inventory=inventory, local=local)
     if output:
         output.write_text(json.dumps(found, indent=1) + "\n")
     if as_json:

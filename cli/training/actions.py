@@ -115,7 +115,9 @@ def explain_recipe(
         return ask_module(place, "explain", options)
 
 
-def bench_ops(only: str | None, *, inventory: Path | None, local: bool) -> dict[str, Any]:
-    """What the module bench.ops answers on the first node."""
+def run_bench(what: str, only: str | None, *, inventory: Path | None, local: bool) -> dict[str, Any]:
+    """What the module bench.ops answers on the first node: all ops, or one group of that name."""
+    groups = None if what == "ops" else what
+    options = option_words({"groups": groups, "only": only, "commit": __version__})
     with open_place(inventory, local=means_local(inventory, local)) as place:
-        return ask_module(place, "bench.ops", option_words({"only": only, "commit": __version__}))
+        return ask_module(place, "bench.ops", options)

@@ -26,7 +26,9 @@ def _row(row: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> tuple[st
     )
 
 
-def _time(ms: float, baseline_ms: float | None) -> str:
+def _time(ms: float | None, baseline_ms: float | None) -> str:
+    if ms is None:
+        return "-"
     return f"{ms:.3f} ms" if baseline_ms is None else f"{ms:.3f} ms ({baseline_ms / ms:.2f}x)"
 
 

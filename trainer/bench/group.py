@@ -28,10 +28,15 @@ class Group:
     title: str
     """What is measured, in a line."""
     cases: Sequence[Any]
+    cpu_cases: Sequence[Any] | None = None
+    """In place of these without a GPU, where fewer tokens would not be enough."""
     ways: Callable[[str], list[str]]
     """Names of the ways on a device (`cpu`, `cuda`); the first is the baseline of the ratios."""
     run: Callable[[Any, str, str, torch.dtype], Mapping[str, Any]]
-    """The row of a case, way, device, dtype: forward_ms, both_ms, extra_mb, errors. RuntimeError where it is wrong."""
+    """The row of a case, way, device, dtype: forward_ms, both_ms, extra_mb, errors. RuntimeError where it is wrong.
+
+    both_ms and extra_mb are None where there is no such number.
+    """
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:

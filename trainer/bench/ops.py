@@ -14,13 +14,19 @@ from typing import Any
 
 import torch
 
-from . import ada, edge, grove, step
+from kanctl.errors import BadInputError, KanctlError
+
+from . import ada, decode, edge, grove, step
 from .document import fill, open_document
 from .group import Group
 
 # A CPU would take hours for the cases' own numbers.
 CPU_TOKENS = 256
-GROUPS: dict[str, Group] = {group.name: group for group in (edge.GROUP, grove.GROUP, ada.GROUP, step.GROUP)}
+GROUPS: dict[str, Group] = {
+    group.name: group for group in (edge.GROUP, grove.GROUP, ada.GROUP, step.GROUP, decode.GROUP)
+}
+# Whole models that fill a GPU's memory are measured when they are asked for.
+OPS = [name for name in GROUPS if name != decode.GROUP.name]
 
 
 def bench(options: argparse.Namespace) -> dict[str, Any]:
@@ -28,29 +34,39 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     if options.tokens is None and device == "cpu":
-        print(f"no GPU here: {CPU_TOKENS} tokens in place of the cases' own number", file=sys.stderr)
-        options.tokens = CPU_TOKENS
+        print("no GPU here: smaller cases than a GPU's", file=sys.stderr)
+    cases = {name: cases_of(GROUPS[name], device, options.tokens) for name in options.groups}
+    names = sorted({case.name for each in cases.values() for case in each})
+    if options.only and not any(options.only in name for name in names):
+        raise BadInputError(f"--only: wanted a part of one of {'; '.join(names)}; found {options.only!r}")
     plan = {"dtype": str(dtype).removeprefix("torch."), "tokens": options.tokens, "groups": options.groups}
     document = open_document(options.out, plan, "N(0, 1)", options.commit)
     jobs = []
-    for group in (GROUPS[name] for name in options.groups):
-        cases = [replace(case, tokens=options.tokens or case.tokens) for case in group.cases]
-        for case in [case for case in cases if not options.only or options.only in case.name]:
-            for way in group.ways(device):
-                key = {"op": group.name, "case": case.name, "way": way}
-                jobs.append((key, (group, case, way)))
+    for name, each in cases.items():
+        for case in [case for case in each if not options.only or options.only in case.name]:
+            for way in GROUPS[name].ways(device):
+                key = {"op": name, "case": case.name, "way": way}
+                jobs.append((key, (GROUPS[name], case, way)))
     document["baselines"] = {name: GROUPS[name].ways(device)[0] for name in options.groups}
-    document["cases"] = {name: [asdict(case) for case in GROUPS[name].cases] for name in options.groups}
+    document["cases"] = {name: [asdict(case) for case in each] for name, each in cases.items()}
     fill(options.out, document, jobs, lambda job: dict(job[0].run(job[1], job[2], device, dtype)), options.minutes)
     return document
+
+
+def cases_of(group: Group, device: str, tokens: int | None) -> list[Any]:
+    """The group's cases on a device, with so many tokens; None: with as many as suit the device."""
+    cases = group.cases
+    if device == "cpu":
+        cases = group.cpu_cases or [replace(case, tokens=CPU_TOKENS) for case in cases]
+    return [replace(case, tokens=tokens or case.tokens) for case in cases]
 
 
 def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The module's own options."""
     parser = argparse.ArgumentParser(prog="python -m kanctl.trainer.bench.ops", allow_abbrev=False)
-    parser.add_argument("--groups", nargs="+", choices=list(GROUPS), default=list(GROUPS), help="these ops")
+    parser.add_argument("--groups", nargs="+", choices=list(GROUPS), default=OPS, help="these ops")
     parser.add_argument("--only", metavar="TEXT", help="cases whose name has this in it")
-    parser.add_argument("--tokens", type=int, help="in place of the cases' own number")
+    parser.add_argument("--tokens", type=int, help="in every case, in place of its own number")
     parser.add_argument("--out", type=Path, help="results as a file, also those to go on from")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no case after so long")
     parser.add_argument("--commit", help="the commit of this code, where there is no git")
@@ -59,7 +75,11 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run and print the document, which names what failed."""
-    print(json.dumps(bench(parse_arguments(words))))
+    try:
+        print(json.dumps(bench(parse_arguments(words))))
+    except KanctlError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     return 0
 
 

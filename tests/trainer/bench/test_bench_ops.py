@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from kanctl.trainer.bench import ada, edge, grove, ops, step, timing
+from kanctl.trainer.bench import ada, decode, edge, grove, ops, step, timing
 from kanctl.trainer.bench.edge_rivals import SAME_FUNCTION
 from kanctl.trainer.bench.group import require_right
+from kanctl.trainer.cost import model_cost
 
 EDGES = [edge.Case(tokens=40, inputs=6, outputs=5), edge.Case(tokens=40, inputs=6, outputs=5, cells=13, graph=True)]
 ATTENTION = [ada.Case(tokens=96, length=48, heads=2), ada.Case(tokens=96, length=96, heads=2)]
@@ -24,7 +25,9 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="has more ways
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     cases = {"edge": EDGES, "grove": GROVES, "ada": ATTENTION, "step": [step.Case(tokens=96)]}
     groups = {name: replace(ops.GROUPS[name], cases=cases[name]) for name in cases}
-    monkeypatch.setattr(ops, "GROUPS", groups)
+    long_text = decode.Case(layers=4, width=16, heads=2, hidden=48, tokens=96)
+    monkeypatch.setattr(ops, "GROUPS", {**groups, "decode": replace(decode.GROUP, cpu_cases=[long_text])})
+    monkeypatch.setattr(decode, "STEPS", 16)
     monkeypatch.setattr(timing, "SECONDS", 0.0)
     monkeypatch.setattr(timing, "LEAST", 1)
     monkeypatch.setattr(step, "LENGTH", 16)
@@ -92,9 +95,15 @@ def test_a_cut_run_goes_on_and_another_plan_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_a_gpu_there_are_few_tokens_and_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    options = ops.parse_arguments(["--only", "no such case"])
-    assert ops.bench(options)["rows"] == []
-    assert "no GPU here: 256 tokens in place of the cases' own number" in capsys.readouterr().err
+    assert ops.main(["--only", "no such case"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "no GPU here: smaller cases than a GPU's" in said.err
+    assert "--only: wanted a part of one of 1 of 4, 16 -> 8 -> 16 each; 16 x 16 characters; " in said.err
+    assert "found 'no such case'" in said.err
+    assert [case.tokens for case in ops.cases_of(edge.GROUP, "cpu", None)] == [ops.CPU_TOKENS] * len(edge.CASES)
+    assert [case.tokens for case in ops.cases_of(edge.GROUP, "cuda", 7)] == [7] * len(edge.CASES)
+    assert ops.cases_of(decode.GROUP, "cpu", None) == decode.CPU_CASES
 
 
 def test_a_measure_is_the_median_of_several_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,3 +114,33 @@ def test_a_measure_is_the_median_of_several_runs(monkeypatch: pytest.MonkeyPatch
     assert len(runs) == 6
     assert cost.ms >= 0
     assert cost.peak_mb is None
+
+
+def test_decoding_is_measured_when_it_is_asked_for_and_ours_reads_less() -> None:
+    document = run("--groups", "decode")
+    assert document["failed"] == []
+    assert [row["way"] for row in document["rows"]] == list(decode.WAYS)
+    by_way = {row["way"]: row for row in document["rows"]}
+    assert all(0 < row["errors"]["logits"] < 1e-5 and row["forward_ms"] > 0 for row in by_way.values())
+    # A GPT reads keys and values of 80 tokens in a cache of 128 slots, and all its weights.
+    cache = 4 * 2 * 128 * 16 * 4 + 8
+    assert by_way["GPT"]["read_mb"] == (by_way["GPT"]["parameters"] * 4 + cache) / 1e6
+
+
+def test_models_of_decoding_have_as_many_parameters_as_the_gpt() -> None:
+    for case in decode.CASES:
+        wanted = model_cost(decode.config_of(case, "GPT")).parameters
+        for name in decode.WAYS:
+            config = decode.config_of(case, name)
+            cost = model_cost(config)
+            assert abs(cost.parameters / wanted - 1) < 0.01
+            assert (cost.active_parameters < 0.5 * wanted) == (config.channel == "grove-kan")
+            assert config.hidden % 16 == 0
+
+
+def test_a_step_that_gives_other_logits_has_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = decode.Steps.__call__
+    monkeypatch.setattr(decode.Steps, "__call__", lambda steps, token_B: right(steps, token_B) * 1.001)
+    document = run("--groups", "decode")
+    assert document["rows"] == []
+    assert "found logits 1.0e-03" in document["failed"][0]["error"]
