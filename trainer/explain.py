@@ -17,7 +17,6 @@ from .config import RunConfig, from_dict
 PLAIN = {
     "CausalAttention": "scaled_dot_product_attention, which chooses among PyTorch's own kernels",
     "GatedLinear": "matrix products of the vendor's library",
-    "MultiResolutionAttention": "matrix products and one softmax; no kernel of its own yet",
 }
 
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..ops.mra import Fuse, Resolutions, block_ends, multi_resolution_attention, multi_resolution_step, pool_blocks
+from ..ops.mra.route import route_mra
+from ..ops.route import Machine, Route
 from .attention import checked_head_size, grown, positions, stored
 from .frame import Frame
 from .rotary import rotary_turns, rotate
@@ -105,6 +107,10 @@ class MultiResolutionAttention(nn.Module):
         room = self._places(levels) - 1 - most
         new = MultiResolutionState(key_BHRC=key_BHRC, value_BHRC=value_BHRC, levels=levels, most=most, room=room)
         return self.out(mixed_BHC.flatten(1)), new
+
+    def routes(self, machine: Machine, dtype: str) -> dict[str, Route]:
+        """What computes the attention there, and why; `dtype` by torch's name."""
+        return {"attention": route_mra(machine, head_size=self.head_size, dtype=dtype)}
 
     def _parts(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, not turned yet: blocks are pooled first."""

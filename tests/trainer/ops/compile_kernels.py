@@ -18,8 +18,19 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 OPTIONS = ("num_warps", "num_stages")
-FLOATS = ("limit", "scale", "root", "least")
-INTEGERS = {"position": "*i64", "offset": "*i32", "ends": "*i32", "place": "*i64", "expert": "*i64"}
+FLOATS = ("limit", "scale", "root", "least", "bias")
+INTEGERS = {
+    "position": "*i64",
+    "offset": "*i32",
+    "ends": "*i32",
+    "spot": "*i32",
+    "low": "*i32",
+    "high": "*i32",
+    "first": "*i32",
+    "last": "*i32",
+    "place": "*i64",
+    "expert": "*i64",
+}
 
 
 def compile_kernel(kernel: Any, named: dict[str, Any], capability: int) -> dict[str, Any]:

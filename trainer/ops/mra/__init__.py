@@ -14,7 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..route import dtype_name, machine_of
+from .library import range_attention_op
 from .resolutions import Fuse, Resolutions, block_ends, pool_blocks
+from .route import LARGEST_HEAD, route_mra
 
 __all__ = [
     "Fuse",
@@ -49,6 +52,8 @@ def multi_resolution_attention(
     """
     if len(blocks) != len(resolutions.levels):
         raise ValueError(f"wanted blocks of {len(resolutions.levels)} levels, found {len(blocks)}")
+    if _has_kernels(q_BHTC):
+        return by_kernels(q_BHTC, k_BHTC, v_BHTC, blocks, position_BT, resolutions)
     q_BHTC, k_BHTC, wide_v_BHTC = _wide(q_BHTC) * q_BHTC.shape[-1] ** -0.5, _wide(k_BHTC), _wide(v_BHTC)
     tokens = q_BHTC.shape[2]
     chunk = min(max(resolutions.window, CHUNK_LEAST), tokens)
@@ -65,6 +70,56 @@ def multi_resolution_attention(
     for share_BHTN, value_BHNC in zip(others, values, strict=True):
         mixed_BHTC = mixed_BHTC + share_BHTN @ value_BHNC
     return mixed_BHTC.to(v_BHTC.dtype)
+
+
+def by_kernels(
+    q_BHTC: Tensor,
+    k_BHTC: Tensor,
+    v_BHTC: Tensor,
+    blocks: Sequence[tuple[Tensor, Tensor]],
+    position_BT: Tensor,
+    resolutions: Resolutions,
+) -> Tensor:
+    """The same, by a pass over the window and one over each level, put together by the logs of their sums."""
+    batch, _, tokens, size = q_BHTC.shape
+    index_T = torch.arange(tokens, device=q_BHTC.device)
+    first_BT = index_T - position_BT
+    begin_BT = first_BT + resolutions.window_begin(position_BT)
+    # Keys, values, their places, the least and the largest place that each query sees, log of a key's weight.
+    passes = [(k_BHTC, v_BHTC, index_T[None], begin_BT, index_T[None], 0.0)]
+    for level, (key_BHNC, value_BHNC) in zip(resolutions.levels, blocks, strict=True):
+        # A row shorter than a block has none.
+        if tokens >= level:
+            old_T = index_T[None] - resolutions.window
+            passes.append((key_BHNC, value_BHNC, block_ends(position_BT, level), first_BT, old_T, math.log(level)))
+    outs, sums = [], []
+    for key, value, *places, bias in passes:
+        ranges = [place.to(torch.int32).expand(batch, -1).contiguous() for place in places]
+        operands = [x.contiguous() for x in (q_BHTC, key, value)]
+        out_BHTC, lse_BHT = range_attention_op(*operands, *ranges, size**-0.5, bias)
+        outs.append(out_BHTC)
+        sums.append(lse_BHT)
+    share_RBHT = _shares_of_passes(torch.stack(sums), resolutions.fuse)
+    mixed = [share_BHT[..., None] * out_BHTC for share_BHT, out_BHTC in zip(share_RBHT, outs, strict=True)]
+    return torch.stack(mixed).sum(0).to(v_BHTC.dtype)
+
+
+def _shares_of_passes(lse_RBHT: Tensor, fuse: Fuse) -> Tensor:
+    """What each resolution's output counts; -inf where it has no visible key."""
+    if fuse == "softmax":
+        return lse_RBHT.softmax(0)
+    seen_RBHT = lse_RBHT.detach() > -torch.inf
+    return seen_RBHT / seen_RBHT.sum(0)
+
+
+def _has_kernels(q_BHTC: Tensor) -> bool:
+    if not q_BHTC.is_cuda:
+        return False
+    if torch.compiler.is_compiling():
+        # The compiler has Triton itself, and cannot trace a look at the machine.
+        return q_BHTC.dtype != torch.float64 and q_BHTC.shape[-1] <= LARGEST_HEAD
+    route = route_mra(machine_of(q_BHTC.device), head_size=q_BHTC.shape[-1], dtype=dtype_name(q_BHTC))
+    return route.implementation == "triton"
 
 
 def multi_resolution_step(
