@@ -16,7 +16,7 @@ from torch import Tensor
 from ..ops.ada import ada
 from ..ops.ada.reference import ada_reference
 from .group import Group, relative_error, require_right
-from .timing import measure
+from .timing import measure_gradients
 
 HEADS, SIZE, TAPS = 16, 64, 4
 CHUNK = 64
@@ -126,16 +126,11 @@ def run_way(case: Case, name: str, device: str, dtype: torch.dtype) -> dict[str,
     require_right(errors, dtype)
     length = min(case.length, case.tokens)
     inputs = make_inputs(case.tokens // length, length, case.heads, device, dtype, borders=False)
-    with torch.no_grad():
-        forward = measure(lambda: way(*inputs))
     *floats, position = inputs
     leaves = [x.detach().requires_grad_() for x in floats]
-    grad = torch.randn_like(inputs[2])
     used = leaves if is_ours else leaves[:3]
-    both = measure(lambda: torch.autograd.grad(way(*leaves, position), used, grad))
-    results = sum(x.numel() * x.element_size() for x in (*used, grad)) / 1e6
-    extra_mb = None if both.peak_mb is None else both.peak_mb - results
-    return {"forward_ms": forward.ms, "both_ms": both.ms, "extra_mb": extra_mb, "errors": errors}
+    measured = measure_gradients(lambda: way(*leaves, position), used, torch.randn_like(inputs[2]))
+    return {**measured, "errors": errors}
 
 
 GROUP = Group(

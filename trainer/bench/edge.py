@@ -15,7 +15,7 @@ from ..ops.bspline.reference import edge_linear_reference
 from .edge_pieces import PIECES, made_of
 from .edge_rivals import RIVALS, SAME_FUNCTION
 from .group import Group, relative_error, require_right
-from .timing import measure
+from .timing import measure, measure_gradients
 
 # Tokens and inputs that are checked: float64 for all would take longer than everything else.
 CHECKED = 128
@@ -93,12 +93,8 @@ def run_way(case: Case, name: str, device: str, dtype: torch.dtype) -> dict[str,
     way, is_ours = ways(layer, device)[name]
     errors = check(way, layer) if is_ours else {}
     require_right(errors, dtype)
-    with torch.no_grad():
-        forward = measure(lambda: way(layer.x_NI, layer.weight_JIO), graph=case.graph)
-    both = measure(lambda: _gradients(way, layer), graph=case.graph)
-    results = sum(t.numel() * t.element_size() for t in (layer.x_NI, layer.weight_JIO, layer.grad_NO)) / 1e6
-    extra_mb = None if both.peak_mb is None else both.peak_mb - results
-    return {"forward_ms": forward.ms, "both_ms": both.ms, "extra_mb": extra_mb, "errors": errors}
+    leaves = [x.detach().requires_grad_() for x in (layer.x_NI, layer.weight_JIO)]
+    return {**measure_gradients(lambda: way(*leaves), leaves, layer.grad_NO, graph=case.graph), "errors": errors}
 
 
 def check(way: Way, layer: Layer) -> dict[str, float]:

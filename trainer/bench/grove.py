@@ -17,7 +17,7 @@ from ..model.grove import Grove, KanSubnets
 from ..ops.bspline import SplineGrid, edge_linear
 from ..ops.grove.reference import grove_reference
 from .group import Group, relative_error, require_right
-from .timing import measure
+from .timing import measure, measure_gradients
 
 GRID = SplineGrid(cells=5)
 RANK = 8
@@ -104,14 +104,8 @@ def run_way(case: Case, name: str, device: str, dtype: torch.dtype) -> dict[str,
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
             layer = DensePair(case.width, case.hidden * case.experts).to(device, dtype)
-    weights = list(layer.parameters())
-    with torch.no_grad():
-        forward = measure(lambda: layer(x_ND))
-    leaf_ND = x_ND.clone().requires_grad_()
-    both = measure(lambda: torch.autograd.grad(layer(leaf_ND), (leaf_ND, *weights), grad_ND))
-    results = sum(tensor.numel() * tensor.element_size() for tensor in (x_ND, *weights)) / 1e6
-    extra_mb = None if both.peak_mb is None else both.peak_mb - results
-    return {"forward_ms": forward.ms, "both_ms": both.ms, "extra_mb": extra_mb, "errors": errors}
+    leaf_ND = x_ND.requires_grad_()
+    return {**measure_gradients(lambda: layer(leaf_ND), (leaf_ND, *layer.parameters()), grad_ND), "errors": errors}
 
 
 def check(grove: Grove, case: Case, device: str, dtype: torch.dtype) -> dict[str, float]:

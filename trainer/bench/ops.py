@@ -16,15 +16,14 @@ import torch
 
 from kanctl.errors import BadInputError, KanctlError
 
-from . import ada, decode, edge, grove, step
+from . import ada, decode, edge, grove, kalman, mra, step
 from .document import fill, open_document
 from .group import Group
 
 # A CPU would take hours for the cases' own numbers.
 CPU_TOKENS = 256
-GROUPS: dict[str, Group] = {
-    group.name: group for group in (edge.GROUP, grove.GROUP, ada.GROUP, step.GROUP, decode.GROUP)
-}
+MODULES = (edge, grove, ada, mra, kalman, step, decode)
+GROUPS: dict[str, Group] = {module.GROUP.name: module.GROUP for module in MODULES}
 # Whole models that fill a GPU's memory are measured when they are asked for.
 OPS = [name for name in GROUPS if name != decode.GROUP.name]
 

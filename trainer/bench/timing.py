@@ -4,12 +4,13 @@ A time is the median of many runs after a warm-up. Memory is the peak beyond wha
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor
 
 # Runs last until so much time has passed, within the limits.
 SECONDS = 0.3
@@ -42,6 +43,21 @@ def measure(run: Callable[[], Any], *, graph: bool = False) -> Cost:
     peak_mb = (torch.cuda.max_memory_allocated() - before) / 1e6
     timed = _captured(run) if graph else run
     return Cost(ms=_repeat(lambda: _device_ms(timed)), peak_mb=peak_mb)
+
+
+def measure_gradients(
+    call: Callable[[], Tensor], wanted: Sequence[Tensor], grad: Tensor, *, graph: bool = False
+) -> dict[str, Any]:
+    """The part of a row that is measured: `call` without gradients, then with those of `wanted` for `grad`.
+
+    What is beyond inputs and results leaves out the gradients, and an output of the size of `grad`.
+    """
+    with torch.no_grad():
+        forward = measure(call, graph=graph)
+    both = measure(lambda: torch.autograd.grad(call(), wanted, grad), graph=graph)
+    results_mb = sum(tensor.numel() * tensor.element_size() for tensor in (*wanted, grad)) / 1e6
+    extra_mb = None if both.peak_mb is None else both.peak_mb - results_mb
+    return {"forward_ms": forward.ms, "both_ms": both.ms, "extra_mb": extra_mb}
 
 
 def _repeat(once: Callable[[], float]) -> float:

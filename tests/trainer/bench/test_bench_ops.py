@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kanctl.trainer.bench import ada, decode, edge, grove, ops, step, timing
+from kanctl.trainer.bench import ada, decode, edge, grove, kalman, mra, ops, step, timing
 from kanctl.trainer.bench.edge_rivals import SAME_FUNCTION
 from kanctl.trainer.bench.group import require_right
 from kanctl.trainer.cost import model_cost
@@ -23,7 +23,14 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="has more ways
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    cases = {"edge": EDGES, "grove": GROVES, "ada": ATTENTION, "step": [step.Case(tokens=96)]}
+    cases = {
+        "edge": EDGES,
+        "grove": GROVES,
+        "ada": ATTENTION,
+        "mra": [mra.Case(tokens=96, length=48, heads=2, window=5)],
+        "kalman": [kalman.Case(tokens=96, length=48, channels=3)],
+        "step": [step.Case(tokens=96)],
+    }
     groups = {name: replace(ops.GROUPS[name], cases=cases[name]) for name in cases}
     long_text = decode.Case(layers=4, width=16, heads=2, hidden=48, tokens=96)
     monkeypatch.setattr(ops, "GROUPS", {**groups, "decode": replace(decode.GROUP, cpu_cases=[long_text])})
@@ -40,23 +47,29 @@ def run(*words: str) -> dict[str, Any]:
 def test_every_way_is_measured_and_ours_are_right() -> None:
     document = run()
     assert document["failed"] == []
-    baselines = {"edge": "gemm", "grove": "dense", "ada": "softmax attention", "step": "GPT, 16 layers"}
-    assert document["baselines"] == baselines
+    assert document["baselines"] == {
+        "edge": "gemm", "grove": "dense", "ada": "softmax attention", "mra": "softmax attention",
+        "kalman": "cumulative sum", "step": "GPT, 16 layers",
+    }  # fmt: skip
     ways = {(row["op"], row["way"]) for row in document["rows"]}
     assert ways == {("edge", way) for way in ("gemm", "ours", "closed form", "Cox-de Boor", "Gaussian")} | {
         ("ada", way) for way in ("softmax attention", "linear attention", "ours")
-    } | {("step", way) for way in step.MODELS} | {("grove", way) for way in ("dense", "ours", "gemm")}
+    } | {("step", way) for way in step.MODELS} | {("grove", way) for way in ("dense", "ours", "gemm")} | {
+        *(("mra", way) for way in ("softmax attention", "ours")),
+        *(("kalman", way) for way in ("cumulative sum", "ours", "plain PyTorch")),
+    }
     checked = [row for row in document["rows"] if row["way"] in {"ours", *SAME_FUNCTION}]
-    assert len(checked) == 3 * len(EDGES) + len(GROVES) + len(ATTENTION)
+    assert len(checked) == 3 * len(EDGES) + len(GROVES) + len(ATTENTION) + 2
     assert all(0 < max(row["errors"].values()) < 1e-6 for row in checked)
     assert all(row["forward_ms"] > 0 and row["both_ms"] > 0 for row in document["rows"])
-    assert set(checked[-1]["errors"]) == {"o", "dq", "dk", "dv", "dtaps", "ddecay"}
+    assert set(checked[-3]["errors"]) == {"o", "dq", "dk", "dv", "dtaps", "ddecay"}
+    assert set(checked[-1]["errors"]) == {"estimate", "dobserved", "dnoise", "ddrift"}
     [whole_model] = [row for row in document["rows"] if row["op"] == "step" and row["way"].startswith("ours")]
     assert 0 <= whole_model["errors"]["loss"] < 1e-6
 
 
 def test_a_way_that_is_wrong_has_no_time_but_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    right_layer, right_attention, right_reference = edge.edge_linear, ada.ada, grove.grove_reference
+    right_layer, right_attention = edge.edge_linear, ada.ada
 
     def wrong_layer(x: Tensor, weight: Tensor, grid: edge.SplineGrid) -> Tensor:
         return right_layer(x, weight, grid) * 1.001
@@ -66,10 +79,12 @@ def test_a_way_that_is_wrong_has_no_time_but_a_reason(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(edge, "edge_linear", wrong_layer)
     monkeypatch.setattr(ada, "ada", wrong_attention)
-    monkeypatch.setattr(grove, "grove_reference", lambda *inputs: right_reference(*inputs) * 1.001)
+    for module, name in ((grove, "grove_reference"), (mra, "multi_resolution_reference"), (kalman, "kalman_reference")):
+        right = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *inputs, right=right: right(*inputs) * 1.001)
     document = run()
     wrong = {(failure["op"], failure["way"]) for failure in document["failed"]}
-    assert wrong == {("edge", "ours"), ("grove", "ours"), ("ada", "ours")}
+    assert wrong == {(op, "ours") for op in ("edge", "grove", "ada", "mra", "kalman")}
     assert "wanted errors of at most 1e-05, found y 1.0e-03" in document["failed"][0]["error"]
     assert "ours" not in {row["way"] for row in document["rows"]}
 
