@@ -24,6 +24,7 @@ class Bench(StrEnum):
 
     OPS = "ops"
     DECODE = "decode"
+    MODEL = "model"
 
 
 class Task(StrEnum):
@@ -235,30 +236,31 @@ def evaluate(
 @app.command()
 def bench(
     what: Annotated[Bench, typer.Argument(help="What to measure.")],
-    only: Annotated[str | None, typer.Option(help="Cases whose name has this in it.")] = None,
+    only: Annotated[str | None, typer.Option(help="Cases, or models, whose name has this in it.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Begin no measurement after so many minutes.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the results to this file too, as JSON.")] = None,
     inventory: InventoryOption = None,
     local: LocalOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure on the first node, beside other ways to the same: ops, or decoding; nothing that is wrong has a time.
+    """Measure on the first node, beside other ways to the same: ops, decoding, or training; what is wrong has no time.
 
     Examples:
 
-      kanctl train bench decode
+      kanctl train bench model --minutes 10
 
       kanctl train bench ops --local --only "192 -> 768" --output ops.json
     """
     from ..training.actions import run_bench
-    from ..training.bench import COLUMNS, bench_rows, failures
+    from ..training.bench import bench_table, failures
 
-    found = run_bench(what, only, inventory=inventory, local=local)
+    found = run_bench(what, only, minutes, inventory=inventory, local=local)
     if output:
         output.write_text(json.dumps(found, indent=1) + "\n")
     if as_json:
         print_json(found)
     else:
-        print_table(COLUMNS, bench_rows(found))
+        print_table(*bench_table(what, found))
     for line in failures(found):
         print_note(line)
     if found["failed"]:

@@ -115,9 +115,14 @@ def explain_recipe(
         return ask_module(place, "explain", options)
 
 
-def run_bench(what: str, only: str | None, *, inventory: Path | None, local: bool) -> dict[str, Any]:
-    """What the module bench.ops answers on the first node: all ops, or one group of that name."""
-    groups = None if what == "ops" else what
-    options = option_words({"groups": groups, "only": only, "commit": __version__})
+def run_bench(
+    what: str, only: str | None, minutes: float | None, *, inventory: Path | None, local: bool
+) -> dict[str, Any]:
+    """What a benchmark's module answers on the first node: of whole trainings, all ops, or a group by its name."""
+    options: dict[str, object] = {"minutes": minutes, "commit": __version__}
+    if what == "model":
+        module, options = "bench.model", options | {"matching": only, "json": True}
+    else:
+        module, options = "bench.ops", options | {"groups": None if what == "ops" else what, "only": only}
     with open_place(inventory, local=means_local(inventory, local)) as place:
-        return ask_module(place, "bench.ops", options)
+        return ask_module(place, module, option_words(options))

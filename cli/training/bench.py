@@ -1,9 +1,19 @@
 """`kanctl train bench`: its rows as a table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 COLUMNS = ("op", "case", "way", "forward", "forward and backward", "MB beyond", "error")
+
+
+def bench_table(what: str, document: Mapping[str, Any]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Column names and rows of what `train bench` measured."""
+    if what != "model":
+        return COLUMNS, bench_rows(document)
+    # Not at the top: it reads every variant's config.
+    from kanctl.trainer.bench.model import HEADS, cells
+
+    return HEADS, cells(document)
 
 
 def bench_rows(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -33,5 +43,6 @@ def _time(ms: float | None, baseline_ms: float | None) -> str:
 
 
 def failures(document: Mapping[str, Any]) -> list[str]:
-    """A line for each way that has no time."""
-    return [f"{row['op']}, {row['case']}, {row['way']}: {row['error']}" for row in document["failed"]]
+    """A line for each measurement that failed: what it was, and why."""
+    keys = ("op", "case", "way", "variant", "lr")
+    return [", ".join(str(row[key]) for key in keys if key in row) + f": {row['error']}" for row in document["failed"]]

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kanctl.cli.training.bench import bench_rows, failures
+from kanctl.cli.training.bench import bench_rows, bench_table, failures
+from kanctl.trainer.bench.model import HEADS
 
 
 def row(way: str, ms: float, **more: Any) -> dict[str, Any]:
@@ -28,6 +29,14 @@ def test_without_its_baseline_a_way_has_no_ratio_and_a_failure_has_a_line() -> N
     assert shown[3] == "2.000 ms"
     failed = [{"op": "edge", "case": "1 -> 2", "way": "gemm", "error": "out of memory"}]
     assert failures({"failed": failed}) == ["edge, 1 -> 2, gemm: out of memory"]
+    assert failures({"failed": [{"variant": "kan", "lr": 0.1, "error": "inf"}]}) == ["kan, 0.1: inf"]
+
+
+def test_decoding_has_no_backward_pass_and_trainings_have_a_table_of_their_own() -> None:
+    [shown] = bench_rows({"rows": [row("ours", 2.0, both_ms=None)], "baselines": {}})
+    assert shown[4] == "-"
+    assert bench_table("decode", {"rows": [], "baselines": {}})[0][0] == "op"
+    assert bench_table("model", {"rows": []}) == (HEADS, [])
 
 
 def test_the_ops_are_measured_here_and_kept_in_a_file(tmp_path: Path) -> None:

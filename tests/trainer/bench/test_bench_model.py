@@ -5,7 +5,8 @@ import json
 import pytest
 
 from kanctl.trainer.bench.document import loss_at
-from kanctl.trainer.bench.model import best_rows, main, table
+from kanctl.trainer.bench.model import CPU_PLAN, GPU_PLAN, best_rows, cells, main
+from kanctl.trainer.bench.training import CPU_LIBRARY_BYTES, LIBRARY_BYTES, library_text
 from kanctl.trainer.bench.variants import BASELINE, fit_hidden, variants
 from kanctl.trainer.cost import model_cost
 
@@ -62,5 +63,25 @@ def test_the_rate_with_the_lowest_loss_counts_and_equal_time_is_the_baselines() 
     assert [(each["variant"], each["lr"]) for each in best] == [("gpt", 2e-3), ("kan", 1e-3)]
     assert loss_at(rows[0], "seconds", 2.0) == 3.0
     assert loss_at(rows[0], "seconds", 1.9) is None
-    kan = table({"rows": rows}).splitlines()[3]
-    assert "| 2.000 | 2.000 | 3.000 |" in kan
+    assert cells({"rows": rows})[1][3:6] == ("2.000", "2.000", "3.000")
+
+
+def test_without_a_text_it_is_pythons_library_and_without_a_gpu_the_plan_is_small(capsys) -> None:
+    words = ["--steps", "1", "--sequences", "1", "--rates", "1e-3", "--only", "gpt", "kan", "--matching", "pt"]
+    assert main([*words, "--eval-every", "1", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["text"].startswith("standard library of Python 3.")
+    assert [row["variant"] for row in document["rows"]] == ["gpt"]
+    assert CPU_PLAN["steps"] < GPU_PLAN["steps"]
+
+
+def test_a_name_that_no_variant_has_is_refused_with_those_there_are(capsys) -> None:
+    assert main(["--matching", "nothing"]) == 2
+    assert "--matching: wanted a part of one of gpt; kan; " in capsys.readouterr().err
+
+
+def test_the_librarys_text_is_whole_files_and_the_same_twice() -> None:
+    text = library_text(LIBRARY_BYTES)
+    assert 0.9 * LIBRARY_BYTES < len(text) <= LIBRARY_BYTES
+    assert text == library_text(LIBRARY_BYTES)
+    assert text.startswith(library_text(CPU_LIBRARY_BYTES))
