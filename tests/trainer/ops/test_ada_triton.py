@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from kanctl.trainer.ops import ada as package
-from kanctl.trainer.ops.ada import ada, launch
+from kanctl.trainer.ops.ada import AdaState, ada, ada_step, launch
 from kanctl.trainer.ops.ada.launch import AdaInputs
 from kanctl.trainer.ops.ada.library import ada_op
 from kanctl.trainer.ops.ada.reference import ada_reference
@@ -93,3 +93,21 @@ def test_the_route_says_what_runs_and_why() -> None:
     assert route_ada(gpu, head_size=64, dtype="bfloat16").implementation == "triton"
     assert route_ada(gpu, head_size=256, dtype="bfloat16").reason == "wanted heads of at most 128, found 256"
     assert route_ada(Machine(device="cpu"), head_size=64, dtype="float32").implementation == "torch"
+
+
+@pytest.mark.parametrize(("size", "taps"), [(8, 4), (40, 1), (33, 3)])
+@pytest.mark.parametrize("place", [0, 1, 9])
+def test_a_step_gives_what_plain_pytorch_gives(size: int, taps: int, place: int) -> None:
+    inputs = case([10], size, taps)
+    generator = torch.Generator().manual_seed(4)
+    state = AdaState(
+        sum_BHCC=torch.randn(2, 2, size, size, generator=generator),
+        tail_BHWC=torch.randn(2, 2, taps - 1, size, generator=generator),
+    )
+    token = [x[:, :, place].contiguous() for x in (inputs.q_BHTC, inputs.k_BHTC, inputs.v_BHTC)]
+    more = (inputs.taps_HCW, inputs.log_decay_BHT[:, :, place].contiguous(), inputs.position_BT[:, place].contiguous())
+    wanted, after = ada_step(*token, *more, state)
+    out, sum_BHCC, tail_BHWC = launch.ada_step(*token, *more, state.sum_BHCC, state.tail_BHWC)
+    torch.testing.assert_close(out, wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(sum_BHCC, after.sum_BHCC, rtol=1e-5, atol=1e-5)
+    assert torch.equal(tail_BHWC, after.tail_BHWC)

@@ -79,13 +79,13 @@ def ada(
     return out_BHTC.to(v_BHTC.dtype), state
 
 
-def _has_kernels(q_BHTC: Tensor) -> bool:
-    if not q_BHTC.is_cuda:
+def _has_kernels(q: Tensor) -> bool:
+    if not q.is_cuda:
         return False
     if torch.compiler.is_compiling():
         # The compiler has Triton itself, and cannot trace a look at the machine.
-        return q_BHTC.dtype != torch.float64 and q_BHTC.shape[-1] <= LARGEST_HEAD
-    route = route_ada(machine_of(q_BHTC.device), head_size=q_BHTC.shape[-1], dtype=dtype_name(q_BHTC))
+        return q.dtype != torch.float64 and q.shape[-1] <= LARGEST_HEAD
+    route = route_ada(machine_of(q.device), head_size=q.shape[-1], dtype=dtype_name(q))
     return route.implementation == "triton"
 
 
@@ -112,7 +112,18 @@ def ada_step(
     position_B: Tensor,
     state: AdaState,
 ) -> tuple[Tensor, AdaState]:
-    """One more token of each row: its output (B, H, C) and the next state. Arguments as `ada`'s, without T."""
+    """One more token of each row: its output (B, H, C) and the next state. Arguments as `ada`'s, without T.
+
+    Without gradients where kernels run.
+    """
+    if _has_kernels(q_BHC):
+        from . import launch
+
+        inputs = (q_BHC, k_BHC, v_BHC, taps_HCW, log_decay_BH.expand(q_BHC.shape[:2]), position_B)
+        out_BHC, sum_BHCC, tail_BHWC = launch.ada_step(
+            *(x.contiguous() for x in (*inputs, state.sum_BHCC, state.tail_BHWC))
+        )
+        return out_BHC, AdaState(sum_BHCC=sum_BHCC, tail_BHWC=tail_BHWC)
     goes_on_B111 = (position_B > 0)[:, None, None, None]
     keys_BHWC = torch.cat([k_BHC[:, :, None], torch.where(goes_on_B111, state.tail_BHWC, 0)], 2)
     wide = state.sum_BHCC.dtype

@@ -275,3 +275,36 @@ def diffusion_gradient_kernel(
         of_tap = tl.sum(tl.where((position >= j)[:, None], earlier, 0.0) * own, 0)
         tl.store(out + c * TAPS + j, of_tap, mask=c < SIZE)
     _store(grad_k_ptr + base, grad_k, row, c, tokens, SIZE)
+
+
+@triton.jit
+def step_kernel(
+    q_ptr, k_ptr, v_ptr, taps_ptr, decay_ptr, position_ptr, before_ptr, tail_ptr, after_ptr, tail_out_ptr, out_ptr,
+    heads, root, SIZE: tl.constexpr, TAPS: tl.constexpr, BC: tl.constexpr, BV: tl.constexpr,
+):  # fmt: skip
+    """One token of one head: the state after it (C, C), the keys that stay, and its output, BV values at a time."""
+    pair, first = tl.program_id(0), tl.program_id(1) * BV
+    head = pair % heads
+    c, v = tl.arange(0, BC), first + tl.arange(0, BV)
+    goes_on = tl.load(position_ptr + pair // heads) > 0
+    k = tl.load(k_ptr + pair * SIZE + c, mask=c < SIZE, other=0.0)
+    taps = taps_ptr + (head * SIZE + c) * TAPS
+    key = k.to(tl.float32) * tl.load(taps, mask=c < SIZE, other=0.0).to(tl.float32)
+    newer = k
+    # The first of a head's programs moves the keys along; all of them read the old ones.
+    for j in tl.static_range(1, TAPS):
+        place = (pair * (TAPS - 1) + j - 1) * SIZE + c
+        older = tl.load(tail_ptr + place, mask=(c < SIZE) & goes_on, other=0.0)
+        key += older.to(tl.float32) * tl.load(taps + j, mask=c < SIZE, other=0.0).to(tl.float32)
+        tl.store(tail_out_ptr + place, newer, mask=(c < SIZE) & (first == 0))
+        newer = older
+    key = tl.where(c < SIZE, _silu(key), 0.0)
+    there = (c[:, None] < SIZE) & (v[None, :] < SIZE)
+    place = pair.to(tl.int64) * SIZE * SIZE + c[:, None] * SIZE + v[None, :]
+    before = tl.load(before_ptr + place, mask=there & goes_on, other=0.0).to(tl.float32)
+    value = tl.load(v_ptr + pair * SIZE + v, mask=v < SIZE, other=0.0).to(tl.float32)
+    after = before * tl.exp(tl.load(decay_ptr + pair).to(tl.float32)) + key[:, None] * value[None, :]
+    tl.store(after_ptr + place, after.to(after_ptr.dtype.element_ty), mask=there)
+    q = _silu(tl.load(q_ptr + pair * SIZE + c, mask=c < SIZE, other=0.0).to(tl.float32))
+    out = tl.sum(q[:, None] * after, 0) * root
+    tl.store(out_ptr + pair * SIZE + v, out.to(out_ptr.dtype.element_ty), mask=v < SIZE)

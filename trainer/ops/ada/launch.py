@@ -19,6 +19,7 @@ from .kernel_triton import (
     output_kernel,
     query_gradient_kernel,
     states_kernel,
+    step_kernel,
 )
 from .library import CHUNK
 
@@ -26,6 +27,7 @@ from .library import CHUNK
 # twice that in float32.
 FORWARD: Mapping[str, int] = {"num_warps": 4, "num_stages": 2}
 BACKWARD: Mapping[str, int] = {"num_warps": 8, "num_stages": 1}
+STEP: Mapping[str, int] = {"BV": 32, "num_warps": 4}
 SCAN: Mapping[str, int] = {"BV": 128, "num_warps": 1}
 
 
@@ -126,6 +128,31 @@ def _only(constants: Mapping[str, int | str], *names: str) -> dict[str, int | st
     return {name: constants[name] for name in names}
 
 
+def ada_step(
+    q_BHC: Tensor,
+    k_BHC: Tensor,
+    v_BHC: Tensor,
+    taps_HCW: Tensor,
+    log_decay_BH: Tensor,
+    position_B: Tensor,
+    sum_BHCC: Tensor,
+    tail_BHWC: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One token's outputs (B, H, C), the state after it and the keys that stay; all inputs contiguous."""
+    batch, heads, size = q_BHC.shape
+    out_BHC, after_BHCC, tail_out_BHWC = (
+        torch.empty_like(v_BHC),
+        torch.empty_like(sum_BHCC),
+        torch.empty_like(tail_BHWC),
+    )
+    if out_BHC.numel():
+        step_kernel[(batch * heads, cdiv(size, STEP["BV"]))](
+            q_BHC, k_BHC, v_BHC, taps_HCW, log_decay_BH, position_B, sum_BHCC, tail_BHWC, after_BHCC, tail_out_BHWC,
+            out_BHC, heads, size**-0.5, SIZE=size, TAPS=taps_HCW.shape[2], BC=next_power_of_2(size), **STEP,
+        )  # fmt: skip
+    return out_BHC, after_BHCC, tail_out_BHWC
+
+
 def compilations() -> list[tuple[Any, dict[str, int | str]]]:
     """Each kernel with the constants and options of a launch with heads of 64 and four taps."""
     every: dict[str, int | str] = {"SIZE": 64, "TAPS": 4, "PRECISION": "tf32", "L": CHUNK, "BC": 64}
@@ -138,4 +165,5 @@ def compilations() -> list[tuple[Any, dict[str, int | str]]]:
         (query_gradient_kernel, {**every, **BACKWARD}),
         (decay_gradient_kernel, {**_only(every, "SIZE", "L", "BC"), **FORWARD}),
         (diffusion_gradient_kernel, {**_only(every, "SIZE", "TAPS", "L", "BC"), **FORWARD}),
+        (step_kernel, {**_only(every, "SIZE", "TAPS", "BC"), **STEP}),
     ]

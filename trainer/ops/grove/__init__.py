@@ -90,9 +90,17 @@ def dispatch(x_NI: Tensor, choice: Choice, experts: int, run: Callable[[Tensor, 
 def group(expert_Nk: Tensor, experts: int) -> tuple[Tensor, Tensor]:
     """Where each choice's row is once rows are in the order of their experts (stable), and where those of each end.
 
+    Args:
+        expert_Nk: a token's choices in ascending order.
+
     Returns:
         (N, k) int64, each of 0 to N k - 1 once; (E,) int32.
     """
+    if len(expert_Nk) == 1:
+        # Already in order.
+        place_M = torch.arange(expert_Nk.shape[1], device=expert_Nk.device)
+        each_E = torch.arange(experts, device=expert_Nk.device)
+        return place_M[None], torch.searchsorted(expert_Nk[0], each_E, right=True, out_int32=True)
     # Narrow numbers are sorted in fewer passes.
     narrow = expert_Nk.flatten().to(torch.uint8 if experts <= 256 else torch.int32)
     sorted_M, order_M = narrow.sort(stable=True)
