@@ -35,25 +35,31 @@ def _fused() -> tuple[Forward, InputGradient, WeightGradient]:
     return launch.forward, launch.input_gradient, launch.weight_gradient
 
 
-def _sparse() -> tuple[Forward, InputGradient, WeightGradient]:
-    from ..ops.bspline import sparse
+def _cuda() -> tuple[Forward, InputGradient, WeightGradient]:
+    from ..ops.bspline import hopper
 
     def forward(x: Tensor, weight: Tensor, grid: SplineGrid) -> Tensor:
         features, inputs, outputs = weight.shape
         sizes = (features, inputs, outputs, dtype_name(x))
-        why = sparse.misfit(torch.cuda.get_device_capability(), *sizes) or sparse.unbuilt()
+        why = hopper.misfit(torch.cuda.get_device_capability(), *sizes) or hopper.unbuilt()
         if why:
-            raise RuntimeError(f"the kernel for sparse tensor cores does not run: {why}")
-        return sparse.sparse_forward(x, weight, grid.limit)
+            raise RuntimeError(f"the CUDA kernels do not run: {why}")
+        return hopper.forward(x, weight, grid.limit)
 
-    return forward, *_slab()[1:]
+    def input_gradient(x: Tensor, weight: Tensor, grad: Tensor, grid: SplineGrid) -> Tensor:
+        return hopper.input_gradient(x, weight, grad, grid.limit)
+
+    def weight_gradient(x: Tensor, grad: Tensor, grid: SplineGrid) -> Tensor:
+        return hopper.weight_gradient(x, grad, grid.limit)
+
+    return forward, input_gradient, weight_gradient
 
 
 # Imported when asked for: they need Triton, and the last a compiler.
 PIECES: dict[str, Callable[[], tuple[Forward, InputGradient, WeightGradient]]] = {
     "ours: slab": _slab,
     "ours: fused": _fused,
-    "ours: cuda-2:4, backward by slabs": _sparse,
+    "ours: cuda": _cuda,
 }
 
 
