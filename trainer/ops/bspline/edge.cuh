@@ -31,7 +31,29 @@ __device__ __forceinline__ Rows find_rows(const int* ends, int groups, int token
 }
 
 // As many tiles as rows can need: how many a group has is known on the device alone.
-inline int most_tiles(int tokens, int groups, int size) { return (tokens + size - 1) / size + groups; }
+__host__ __device__ constexpr int most_tiles(int tokens, int groups, int size) {
+  return (tokens + size - 1) / size + groups;
+}
+
+// What a cluster works on at a time: rows, and a tile of columns (outputs, or inputs).
+struct Tile {
+  Rows rows;
+  int column;
+};
+
+// A layer's tiles in the order in which clusters take them: a band of tiles of rows goes together through all columns, so
+// that both stay in the cache.
+struct Tiles {
+  int groups, tokens, size, columns, band;
+
+  __host__ __device__ int count() const { return most_tiles(tokens, groups, size) * columns; }
+
+  __device__ __forceinline__ Tile find(const int* ends, int number) const {
+    const int at = number / (band * columns), within = number % (band * columns);
+    const int height = min(band, most_tiles(tokens, groups, size) - at * band);
+    return {find_rows(ends, groups, tokens, at * band + within % height, size), within / height};
+  }
+};
 
 // Six times the four live bases of x, ordered by index mod 4, as two pairs of bfloat16; `index` is m in its low bits.
 // Outside the grid all are zero; a NaN is left to SiLU.
@@ -51,8 +73,29 @@ __device__ __forceinline__ void live_bases(float x, float limit, float inverse, 
   index = __float_as_uint(whole);
   // Value q of basis m + q goes to place (m + q) mod 4: a rotation of four halves by m.
   const uint32_t order = __funnelshift_l(0x76543210u, 0x76543210u, index << 3);
-  low = __byte_perm(early, late, order);
-  high = __byte_perm(early, late, order >> 16);
+  low = hopper::permute(early, late, order);
+  high = hopper::permute(early, late, order >> 16);
 }
+
+// A thread's tiles, one after the other: those of its cluster that have rows.
+class Walk {
+ public:
+  __device__ __forceinline__ Walk(const Tiles& tiles, const int* ends)
+      : tiles_(tiles), ends_(ends), number_(static_cast<int>(blockIdx.x) / hopper::kCluster) {}
+
+  __device__ __forceinline__ bool next(Tile& tile) {
+    for (const int last = tiles_.count(); number_ < last;) {
+      tile = tiles_.find(ends_, number_);
+      number_ += static_cast<int>(gridDim.x) / hopper::kCluster;
+      if (tile.rows.first < tile.rows.last) return true;
+    }
+    return false;
+  }
+
+ private:
+  const Tiles& tiles_;
+  const int* ends_;
+  int number_;
+};
 
 }  // namespace edge

@@ -43,6 +43,10 @@ __device__ __forceinline__ void barrier_wait(uint64_t* barrier, uint32_t parity)
       "}\n" ::"r"(shared_address(barrier)), "r"(parity) : "memory");
 }
 
+// Where the compiler's schedule is cut: it would put later arithmetic between products, which then start late.
+// A wait for what has come already is a branch, and instructions do not move over one.
+__device__ __forceinline__ void cut_schedule(uint64_t* barrier, uint32_t parity) { barrier_wait(barrier, parity); }
+
 __device__ __forceinline__ void barrier_arrive_at(uint64_t* barrier, uint32_t block) {
   asm volatile(
       "{\n"
@@ -86,6 +90,11 @@ __device__ __forceinline__ void init_barriers(uint64_t* full, uint64_t* empty) {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
   cluster_sync();
+}
+
+// The swizzle repeats every 1,024 bytes, and stages begin with it.
+__device__ __forceinline__ uint8_t* align_stages(uint8_t* raw) {
+  return raw + (kSwizzleBytes - shared_address(raw) % kSwizzleBytes) % kSwizzleBytes;
 }
 
 // This warpgroup has read the stage: told to every block of the cluster, since each fills all of them.
@@ -244,6 +253,28 @@ __device__ __forceinline__ uint32_t pair(float low, float high) {
   // Volatile, or the compiler makes a branch of every input that may lie outside the grid.
   asm volatile("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
   return both;
+}
+
+// Of four lanes' four words each, those of the own place: lane q gets word q of every one, in the lanes' order.
+__device__ __forceinline__ uint4 exchange(uint4 words) {
+  const bool odd = threadIdx.x & 1, upper = threadIdx.x & 2;
+  const uint32_t a = __shfl_xor_sync(0xffffffffu, odd ? words.x : words.y, 1);
+  const uint32_t b = __shfl_xor_sync(0xffffffffu, odd ? words.z : words.w, 1);
+  (odd ? words.x : words.y) = a;
+  (odd ? words.z : words.w) = b;
+  const uint32_t c = __shfl_xor_sync(0xffffffffu, upper ? words.x : words.z, 2);
+  const uint32_t d = __shfl_xor_sync(0xffffffffu, upper ? words.y : words.w, 2);
+  (upper ? words.x : words.z) = c;
+  (upper ? words.y : words.w) = d;
+  return words;
+}
+
+// Bytes of two words by the low three bits of each half-byte of `order`; bits above those must be zero, which the
+// compiler's own function would make sure of.
+__device__ __forceinline__ uint32_t permute(uint32_t low, uint32_t high, uint32_t order) {
+  uint32_t found;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(found) : "r"(low), "r"(high), "r"(order));
+  return found;
 }
 
 __device__ __forceinline__ float sigmoid(float x) {

@@ -65,7 +65,7 @@ def forward(x_NI: Tensor, weight_JIO: Tensor, limit: float, ends_E: Tensor | Non
     y_NO = x_NI.new_empty((tokens, outputs))
     if y_NO.numel():
         places = (*_places(x_NI, weight_JIO, y_NO, ends_E), _groups(ends_E))
-        _call("forward", x_NI, *places, tokens, inputs, outputs, limit)
+        _call("forward", x_NI, *places, tokens, inputs, outputs, limit, _multiprocessors(x_NI.device))
     return y_NO
 
 
@@ -151,7 +151,7 @@ def _functions(library: ctypes.CDLL) -> Functions:
     found = Functions(
         library.kanctl_edge_forward, library.kanctl_edge_input_gradient, library.kanctl_edge_weight_gradient
     )
-    found.forward.argtypes = [place] * 4 + [number] * 4 + [real, place]
+    found.forward.argtypes = [place] * 4 + [number] * 4 + [real, number, place]
     found.input_gradient.argtypes = [place] * 5 + [number] * 4 + [real, number, place]
     found.weight_gradient.argtypes = [place] * 5 + [number] * 5 + [real, place]
     for function in found:

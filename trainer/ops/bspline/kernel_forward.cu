@@ -14,12 +14,13 @@ using namespace hopper;
 constexpr int kTileN = 128;        // tokens of a block: two warpgroups of 64
 constexpr int kStageInputs = 16;   // inputs of a stage: four sparse steps of four, and one dense step of sixteen
 constexpr int kStages = 3;
+constexpr int kBand = 64;         // tiles of rows that go together through all outputs
 constexpr int kSparseBytes = 32 * kRowBytes;  // 32 rows of one panel: four inputs, eight bases
 constexpr int kDenseBytes = 16 * kRowBytes;   // 16 rows of one panel: sixteen inputs, SiLU
 
 // A block of so many panels of outputs.
 template <int kPanels>
-struct Tile {
+struct Shape {
   static constexpr int kOutputs = kPanels * kPanel;
   static constexpr int kStepBytes = kPanels * kSparseBytes;
   static constexpr int kStageBytes = 4 * kStepBytes + kPanels * kDenseBytes;
@@ -34,27 +35,29 @@ struct Maps {
 // ---- loads of weights ---------------------------------------------------------------------------------------------
 
 template <int kPanels>
-__device__ void load_stages(const Maps& maps, uint8_t* stages, uint64_t* full, uint64_t* empty, int inputs, int group) {
-  using T = Tile<kPanels>;
-  const int output = blockIdx.y * T::kOutputs;
+__device__ void load_stages(const Maps& maps, edge::Walk walk, uint8_t* stages, uint64_t* full, uint64_t* empty,
+                            int count) {
+  using S = Shape<kPanels>;
   const int mine = static_cast<int>(block_in_cluster());
-  const int count = inputs / kStageInputs;
   Ring<kStages> ring;
-  for (int t = 0; t < count; ++t, ring.advance()) {
-    uint64_t* barrier = &full[ring.stage];
-    barrier_wait(&empty[ring.stage], (ring.round + 1) & 1);
-    barrier_expect(barrier, T::kStageBytes);
-    uint8_t* place = stages + ring.stage * T::kStageBytes;
-    // The blocks of the cluster load the panels in turn, each for all.
-    for (int panel = 0; panel < kPanels; ++panel) {
-      if ((panel + t * kPanels) % kCluster != mine) continue;
-      const int column = output + panel * kPanel;
+  int turn = 0;
+  for (edge::Tile tile; walk.next(tile);) {
+    for (int t = 0; t < count; ++t, ring.advance()) {
+      uint64_t* barrier = &full[ring.stage];
+      barrier_wait(&empty[ring.stage], (ring.round + 1) & 1);
+      barrier_expect(barrier, S::kStageBytes);
+      uint8_t* place = stages + ring.stage * S::kStageBytes;
+      // The blocks of the cluster load the panels in turn, each for all.
+      for (int panel = 0; panel < kPanels; ++panel, ++turn) {
+        if (turn % kCluster != mine) continue;
+        const int output = tile.column * S::kOutputs + panel * kPanel;
 #pragma unroll
-      for (int step = 0; step < 4; ++step)
-        load_5d_all(place + step * T::kStepBytes + panel * kSparseBytes, &maps.spline[step], barrier, column,
-                    edge::kFeatures * group, 4 * t, 0);
-      load_5d_all(place + 4 * T::kStepBytes + panel * kDenseBytes, &maps.silu, barrier, column, 0, 0,
-                  t + edge::kFeatures * group * count);
+        for (int step = 0; step < 4; ++step)
+          load_5d_all(place + step * S::kStepBytes + panel * kSparseBytes, &maps.spline[step], barrier, output,
+                      edge::kFeatures * tile.rows.group, 4 * t, 0);
+        load_5d_all(place + 4 * S::kStepBytes + panel * kDenseBytes, &maps.silu, barrier, output, 0, 0,
+                    t + edge::kFeatures * tile.rows.group * count);
+      }
     }
   }
 }
@@ -66,9 +69,9 @@ __device__ void load_stages(const Maps& maps, uint8_t* stages, uint64_t* full, u
 // group of bases 0, 4, 1, 5 in its low half. Even threads of a quad keep the first groups of all four inputs, odd ones
 // the second; the low 16 bits are of the first row.
 __device__ __forceinline__ uint32_t metadata(uint32_t index, uint32_t index_below, int lane) {
-  const uint32_t mine = __byte_perm(0x9d8d8988u, 0x000000ddu, index);
-  const uint32_t below = __byte_perm(0x9d8d8988u, 0x000000ddu, index_below);
-  const uint32_t both = __byte_perm(mine, below, 0x4400);
+  const uint32_t mine = permute(0x9d8d8988u, 0x000000ddu, index);
+  const uint32_t below = permute(0x9d8d8988u, 0x000000ddu, index_below);
+  const uint32_t both = permute(mine, below, 0x4400);
   const int odd = (lane & 1) * 4, column = (lane & 3) * 4;
   const uint32_t keep = ((both >> odd) & 0x000f000fu) << column;
   const uint32_t send = ((both >> (4 - odd)) & 0x000f000fu) << column;
@@ -99,53 +102,52 @@ __device__ __forceinline__ void make_silu(const float (&upper)[4], const float (
 
 // ---- the kernel ---------------------------------------------------------------------------------------------------
 
-// Four inputs of one row, zero beyond the last token.
-__device__ __forceinline__ uint2 load_inputs(const __nv_bfloat16* x, int row, int tokens, int inputs, int first) {
-  if (row >= tokens) return make_uint2(0u, 0u);
-  return *reinterpret_cast<const uint2*>(x + static_cast<int64_t>(row) * inputs + first);
+// Where this thread's inputs of a row begin. Rows beyond the last token repeat it, and are not written.
+__device__ __forceinline__ const uint2* find_inputs(const __nv_bfloat16* x, int row, int tokens, int inputs, int quad) {
+  return reinterpret_cast<const uint2*>(x + static_cast<int64_t>(min(row, tokens - 1)) * inputs + quad);
 }
 
+// The products of one tile. `ring` is the stage that is next, `before` the one that is not yet released, if any.
 template <int kPanels>
-__device__ void compute(const __nv_bfloat16* x, __nv_bfloat16* y, const uint8_t* stages, uint64_t* full,
-                        uint64_t* empty, int first_row, int tokens, int inputs, int outputs, float limit) {
-  using T = Tile<kPanels>;
-  constexpr int kValues = T::kOutputs / 2;
-  const int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) & 3;
-  const int row = first_row + (threadIdx.x / kGroupThreads - 1) * 64 + warp * 16 + lane / 4;
-  const int quad = (lane & 3) * 4;
+__device__ __forceinline__ void accumulate(float (&d)[kPanels * 32], const __nv_bfloat16* x, const uint8_t* stages,
+                                           uint64_t* full, uint64_t* empty, Ring<kStages>& ring, int row, int tokens,
+                                           int inputs, float limit) {
+  using S = Shape<kPanels>;
+  const int lane = threadIdx.x & 31, quad = (lane & 3) * 4;
   const float inverse = 0.5f / limit;
   const int count = inputs / kStageInputs;
-  float d[kValues];
 #pragma unroll
-  for (int k = 0; k < kValues; ++k) d[k] = 0.0f;
-  uint2 coming = load_inputs(x, row, tokens, inputs, quad);
-  uint2 coming_below = load_inputs(x, row + 8, tokens, inputs, quad);
-  Ring<kStages> ring;
+  for (int k = 0; k < kPanels * 32; ++k) d[k] = 0.0f;
+  const uint2* from = find_inputs(x, row, tokens, inputs, quad);
+  const uint2* from_below = find_inputs(x, row + 8, tokens, inputs, quad);
+  uint2 coming = *from, coming_below = *from_below;
   int before = 0;
   for (int t = 0; t < count; ++t) {
     const float upper[4] = {low_half(coming.x), high_half(coming.x), low_half(coming.y), high_half(coming.y)};
     const float lower[4] = {low_half(coming_below.x), high_half(coming_below.x), low_half(coming_below.y),
                             high_half(coming_below.y)};
-    if (t + 1 < count) {
-      coming = load_inputs(x, row, tokens, inputs, (t + 1) * kStageInputs + quad);
-      coming_below = load_inputs(x, row + 8, tokens, inputs, (t + 1) * kStageInputs + quad);
-    }
-    const uint8_t* place = stages + ring.stage * T::kStageBytes;
+    // The next stage's, or the last one's again.
+    const int next = min(t + 1, count - 1) * (kStageInputs / 4);
+    coming = from[next];
+    coming_below = from_below[next];
+    const uint8_t* place = stages + ring.stage * S::kStageBytes;
+    const uint64_t sparse = describe_across(place, kSparseBytes);
+    const uint64_t dense = describe_across(place + 4 * S::kStepBytes, kDenseBytes);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       // Made while the products before these run; two at a time, so that one's steps fill the other's pauses.
-      uint32_t a[2][4], meta[2], dense[4];
+      uint32_t a[2][4], meta[2], silu[4];
 #pragma unroll
       for (int k = 0; k < 2; ++k)
         make_sparse(upper[2 * half + k], lower[2 * half + k], limit, inverse, lane, a[k], meta[k]);
-      if (half == 1) make_silu(upper, lower, dense);
+      if (half == 1) make_silu(upper, lower, silu);
       if (half == 0) barrier_wait(&full[ring.stage], ring.round & 1);
       products_begin();
 #pragma unroll
-      for (int k = 0; k < 2; ++k)
-        multiply_sparse(d, a[k], describe_across(place + (2 * half + k) * T::kStepBytes, kSparseBytes), meta[k]);
-      if (half == 1) multiply(d, dense, describe_across(place + 4 * T::kStepBytes, kDenseBytes));
+      for (int k = 0; k < 2; ++k) multiply_sparse(d, a[k], sparse + ((2 * half + k) * S::kStepBytes >> 4), meta[k]);
+      if (half == 1) multiply(d, silu, dense);
       products_commit();
+      if (half == 0) cut_schedule(&full[ring.stage], ring.round & 1);
       // All but the newest are done: their registers may be used again, and what the last stage held is free.
       products_wait<1>();
       if (half == 0 && t > 0) release(&empty[before]);
@@ -155,37 +157,63 @@ __device__ void compute(const __nv_bfloat16* x, __nv_bfloat16* y, const uint8_t*
   }
   products_wait<0>();
   settle(d);
-  const int column = blockIdx.y * T::kOutputs + (lane & 3) * 2;
+  release(&empty[before]);
+}
+
+// A row's sums: four lanes have it, and write eight outputs at a time.
+template <int kPanels>
+__device__ __forceinline__ void write_row(const float (&d)[kPanels * 32], int below, __nv_bfloat16* y, bool is_there,
+                                          int output, int outputs) {
 #pragma unroll
-  for (int k = 0; k < kValues / 4; ++k) {
-    if (column + 8 * k >= outputs) continue;
-    __nv_bfloat16* to = y + static_cast<int64_t>(row) * outputs + column + 8 * k;
-    __nv_bfloat16* below = to + static_cast<int64_t>(8) * outputs;
-    if (row < tokens) *reinterpret_cast<uint32_t*>(to) = pair(d[4 * k] * edge::kSixth, d[4 * k + 1] * edge::kSixth);
-    if (row + 8 < tokens) *reinterpret_cast<uint32_t*>(below) = pair(d[4 * k + 2] * edge::kSixth, d[4 * k + 3] * edge::kSixth);
+  for (int k = 0; k < kPanels * 8; k += 4) {
+    uint32_t words[4];
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const float* sums = &d[4 * (k + e) + 2 * below];
+      words[e] = pair(sums[0] * edge::kSixth, sums[1] * edge::kSixth);
+    }
+    const uint4 found = exchange(make_uint4(words[0], words[1], words[2], words[3]));
+    const int o = output + (k + static_cast<int>(threadIdx.x & 3)) * 8;
+    if (is_there && o < outputs) *reinterpret_cast<uint4*>(y + o) = found;
+  }
+}
+
+template <int kPanels>
+__device__ void compute(const __nv_bfloat16* x, __nv_bfloat16* y, edge::Walk walk, const uint8_t* stages,
+                        uint64_t* full, uint64_t* empty, int inputs, int outputs, float limit) {
+  const int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) & 3;
+  const int mine = static_cast<int>(block_in_cluster()) * kTileN + (threadIdx.x / kGroupThreads - 1) * 64 + warp * 16 +
+                   lane / 4;
+  Ring<kStages> ring;
+  float d[kPanels * 32];
+  for (edge::Tile tile; walk.next(tile);) {
+    const int row = tile.rows.first + mine;
+    accumulate<kPanels>(d, x, stages, full, empty, ring, row, tile.rows.last, inputs, limit);
+#pragma unroll
+    for (int below = 0; below < 2; ++below) {
+      __nv_bfloat16* to = y + static_cast<int64_t>(row + 8 * below) * outputs;
+      write_row<kPanels>(d, below, to, row + 8 * below < tile.rows.last, tile.column * Shape<kPanels>::kOutputs,
+                         outputs);
+    }
   }
 }
 
 template <int kPanels>
 __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
     forward_kernel(const __grid_constant__ Maps maps, const __nv_bfloat16* __restrict__ x,
-                   __nv_bfloat16* __restrict__ y, const int* __restrict__ ends, int groups, int tokens, int inputs,
-                   int outputs, float limit) {
+                   __nv_bfloat16* __restrict__ y, const int* __restrict__ ends, const __grid_constant__ edge::Tiles tiles,
+                   int inputs, int outputs, float limit) {
   extern __shared__ uint8_t raw[];
   __shared__ uint64_t full[kStages], empty[kStages];
-  // The swizzle repeats every 1,024 bytes.
-  uint8_t* stages = raw + (kSwizzleBytes - shared_address(raw) % kSwizzleBytes) % kSwizzleBytes;
-  const edge::Rows rows = edge::find_rows(ends, groups, tokens, blockIdx.x / kCluster, kCluster * kTileN);
-  // The same for the whole cluster.
-  if (rows.first >= rows.last) return;
+  uint8_t* stages = align_stages(raw);
   init_barriers<kStages>(full, empty);
   if (threadIdx.x < kGroupThreads) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 24;\n");
-    if (threadIdx.x == 0) load_stages<kPanels>(maps, stages, full, empty, inputs, rows.group);
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;\n");
+    if (threadIdx.x == 0)
+      load_stages<kPanels>(maps, edge::Walk(tiles, ends), stages, full, empty, inputs / kStageInputs);
   } else {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 240;\n");
-    const int first_row = rows.first + static_cast<int>(block_in_cluster()) * kTileN;
-    compute<kPanels>(x, y, stages, full, empty, first_row, rows.last, inputs, outputs, limit);
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;\n");
+    compute<kPanels>(x, y, edge::Walk(tiles, ends), stages, full, empty, inputs, outputs, limit);
   }
   // Nobody leaves while a neighbour may still write here.
   __syncwarp();
@@ -213,33 +241,32 @@ bool encode_all(Maps* maps, const __nv_bfloat16* weight, int64_t weights, int64_
 
 template <int kPanels>
 cudaError_t launch(const Maps& maps, const __nv_bfloat16* x, __nv_bfloat16* y, const int* ends, int groups, int tokens,
-                   int inputs, int outputs, float limit, cudaStream_t stream) {
-  using T = Tile<kPanels>;
+                   int inputs, int outputs, float limit, int blocks, cudaStream_t stream) {
+  using S = Shape<kPanels>;
   const cudaError_t error =
-      cudaFuncSetAttribute(forward_kernel<kPanels>, cudaFuncAttributeMaxDynamicSharedMemorySize, T::kSharedBytes);
+      cudaFuncSetAttribute(forward_kernel<kPanels>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kSharedBytes);
   if (error != cudaSuccess) return error;
-  const int rows = kCluster * edge::most_tiles(tokens, groups, kCluster * kTileN);
-  const dim3 grid(rows, (outputs + T::kOutputs - 1) / T::kOutputs);
-  forward_kernel<kPanels><<<grid, kThreads, T::kSharedBytes, stream>>>(maps, x, y, ends, groups, tokens, inputs,
-                                                                       outputs, limit);
+  const int columns = (outputs + S::kOutputs - 1) / S::kOutputs;
+  const edge::Tiles tiles{groups, tokens, kCluster * kTileN, columns, kBand};
+  const int clusters = min(tiles.count(), blocks / kCluster);
+  forward_kernel<kPanels><<<clusters * kCluster, kThreads, S::kSharedBytes, stream>>>(maps, x, y, ends, tiles, inputs,
+                                                                                     outputs, limit);
   return cudaGetLastError();
 }
 
 }  // namespace
 
-// y (N, O) = edge layer of x (N, I), weight (9, I, O), on [-limit, limit], all bfloat16 and contiguous, on `stream`.
-// With groups E > 0 the weight is (E, 9, I, O), and rows of group e end before ends[e], int32 on the device.
-// Gives CUDA's error code, 0 for none; 1 (invalid value) where the driver cannot describe the tensors.
+// y (N, O) = edge layer of x (N, I), weight (9, I, O), on [-limit, limit], all bfloat16 and contiguous, on `stream`, by
+// `blocks` multiprocessors. With groups E > 0 the weight is (E, 9, I, O), and rows of group e end before ends[e], int32
+// on the device. Gives CUDA's error code, 0 for none; 1 (invalid value) where the driver cannot describe the tensors.
 extern "C" int kanctl_edge_forward(const void* x, const void* weight, void* y, const void* ends, int groups, int tokens,
-                                   int inputs, int outputs, float limit, void* stream) {
+                                   int inputs, int outputs, float limit, int blocks, void* stream) {
   Maps maps;
   const auto* weights = static_cast<const __nv_bfloat16*>(weight);
   if (!encode_all(&maps, weights, groups > 0 ? groups : 1, inputs, outputs)) return cudaErrorInvalidValue;
-  const auto* from = static_cast<const __nv_bfloat16*>(x);
-  auto* to = static_cast<__nv_bfloat16*>(y);
-  const auto* of_groups = static_cast<const int*>(ends);
   // Three panels where four would leave more of the last tile empty.
   const bool narrow = (outputs + 191) / 192 * 192 < (outputs + 255) / 256 * 256;
   const auto run = narrow ? launch<3> : launch<4>;
-  return run(maps, from, to, of_groups, groups, tokens, inputs, outputs, limit, static_cast<cudaStream_t>(stream));
+  return run(maps, static_cast<const __nv_bfloat16*>(x), static_cast<__nv_bfloat16*>(y), static_cast<const int*>(ends),
+             groups, tokens, inputs, outputs, limit, blocks, static_cast<cudaStream_t>(stream));
 }

@@ -27,44 +27,20 @@ struct Maps {
   CUtensorMap grad, weight;
 };
 
-struct Sizes {
-  int groups, tokens, inputs, outputs;
-};
-
-struct Tile {
-  edge::Rows rows;
-  int input;  // the first
-};
-
-// The cluster's tile of this number; false beyond the last. Tiles without rows are left out by the caller.
-__device__ __forceinline__ bool find_tile(const int* ends, const Sizes& sizes, int number, Tile& tile) {
-  const int row_tiles =
-      (sizes.tokens + kCluster * kTileN - 1) / (kCluster * kTileN) + sizes.groups;
-  const int input_tiles = (sizes.inputs + kTileI - 1) / kTileI;
-  if (number >= row_tiles * input_tiles) return false;
-  const int band = number / (kBand * input_tiles), within = number % (kBand * input_tiles);
-  const int height = min(kBand, row_tiles - band * kBand);
-  tile.rows = edge::find_rows(ends, sizes.groups, sizes.tokens, band * kBand + within % height, kCluster * kTileN);
-  tile.input = within / height * kTileI;
-  return true;
-}
-
-__device__ void load_stages(const Maps& maps, const int* ends, uint8_t* stages, uint64_t* full, uint64_t* empty,
-                            const Sizes& sizes) {
+__device__ void load_stages(const Maps& maps, edge::Walk walk, uint8_t* stages, uint64_t* full, uint64_t* empty,
+                            int count) {
   const int mine = static_cast<int>(block_in_cluster());
-  const int count = (sizes.outputs + kPanel - 1) / kPanel;
   Ring<kStages> ring;
-  Tile tile;
-  for (int number = blockIdx.x / kCluster; find_tile(ends, sizes, number, tile); number += gridDim.x / kCluster) {
-    if (tile.rows.first >= tile.rows.last) continue;
+  for (edge::Tile tile; walk.next(tile);) {
+    const int input = tile.column * kTileI + mine * kHalfInputs;
     for (int t = 0; t < count; ++t, ring.advance()) {
       uint64_t* barrier = &full[ring.stage];
       barrier_wait(&empty[ring.stage], (ring.round + 1) & 1);
       barrier_expect(barrier, kStageBytes);
       uint8_t* place = stages + ring.stage * kStageBytes;
       load_2d(place, &maps.grad, barrier, t * kPanel, tile.rows.first + mine * kTileN);
-      load_3d_all(place + kGradBytes + mine * kHalfBytes, &maps.weight, barrier, t * kPanel,
-                  tile.input + mine * kHalfInputs, edge::kFeatures * tile.rows.group);
+      load_3d_all(place + kGradBytes + mine * kHalfBytes, &maps.weight, barrier, t * kPanel, input,
+                  edge::kFeatures * tile.rows.group);
     }
   }
 }
@@ -91,93 +67,131 @@ __device__ __forceinline__ float contract(const float (&grad)[edge::kFeatures], 
   return fmaf(grad[8], gate * fmaf(x, 1.0f - gate, 1.0f), of_spline);
 }
 
-// Write one row's inputs: in each half of a tile two pairs, eight apart.
-__device__ __forceinline__ void write_row(const float (&d)[kCluster][72], int below, const __nv_bfloat16* x,
-                                          __nv_bfloat16* out, int inputs, int input, float limit, float scale) {
+// A row's inputs that a thread has: pairs eight apart. Loaded before the products, so that nobody waits for them.
+using Pairs = uint32_t[2 * kCluster];
+
+__device__ __forceinline__ void load_pairs(const __nv_bfloat16* x, int inputs, int input, Pairs& pairs) {
 #pragma unroll
   for (int part = 0; part < 2 * kCluster; ++part) {
     const int i = input + part * 8;
-    if (i >= inputs) continue;
-    const uint32_t both = *reinterpret_cast<const uint32_t*>(x + i);
+    pairs[part] = i < inputs ? *reinterpret_cast<const uint32_t*>(x + i) : 0u;
+  }
+}
+
+// Contract a row's features with their slopes; four lanes have the row, and write eight inputs each.
+__device__ __forceinline__ void write_row(const float (&d)[kCluster][72], int below, const Pairs& pairs,
+                                          __nv_bfloat16* out, bool is_there, int inputs, int input, float limit,
+                                          float scale) {
+  uint32_t words[2 * kCluster];
+#pragma unroll
+  for (int part = 0; part < 2 * kCluster; ++part) {
     float found[2];
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
       float grad[edge::kFeatures];
 #pragma unroll
       for (int j = 0; j < edge::kFeatures; ++j) grad[j] = d[part / 2][(2 * j + part % 2) * 4 + 2 * below + e];
-      found[e] = contract(grad, e ? high_half(both) : low_half(both), limit, scale);
+      found[e] = contract(grad, e ? high_half(pairs[part]) : low_half(pairs[part]), limit, scale);
     }
-    *reinterpret_cast<uint32_t*>(out + i) = pair(found[0], found[1]);
+    words[part] = pair(found[0], found[1]);
   }
+  const uint4 found = exchange(make_uint4(words[0], words[1], words[2], words[3]));
+  const int i = input + static_cast<int>(threadIdx.x & 3) * 8;
+  if (is_there && i < inputs) *reinterpret_cast<uint4*>(out + i) = found;
 }
 
-__device__ void compute(const __nv_bfloat16* x, __nv_bfloat16* out, const int* ends, const uint8_t* stages,
-                        uint64_t* full, uint64_t* empty, const Sizes& sizes, float limit) {
-  const int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) & 3, warpgroup = threadIdx.x / kGroupThreads - 1;
-  const int count = (sizes.outputs + kPanel - 1) / kPanel;
-  const float scale = 2.5f / limit;
-  Ring<kStages> ring;
-  Tile tile;
-  float d[kCluster][72];
-  for (int number = blockIdx.x / kCluster; find_tile(ends, sizes, number, tile); number += gridDim.x / kCluster) {
-    if (tile.rows.first >= tile.rows.last) continue;
-    int before = 0;
-    for (int t = 0; t < count; ++t) {
-      const uint8_t* place = stages + ring.stage * kStageBytes;
-      const uint64_t a = describe_along(place + warpgroup * 64 * kRowBytes);
-      const uint64_t b0 = describe_along(place + kGradBytes), b1 = describe_along(place + kGradBytes + kHalfBytes);
-      barrier_wait(&full[ring.stage], ring.round & 1);
-      products_begin();
+__device__ __forceinline__ void accumulate(float (&d)[kCluster][72], const uint8_t* stages, uint64_t* full,
+                                           uint64_t* empty, Ring<kStages>& ring, int count) {
+  const int warpgroup = threadIdx.x / kGroupThreads - 1;
+  int before = 0;
+  for (int t = 0; t < count; ++t) {
+    const uint8_t* place = stages + ring.stage * kStageBytes;
+    const uint64_t a = describe_along(place + warpgroup * 64 * kRowBytes);
+    const uint64_t b0 = describe_along(place + kGradBytes), b1 = describe_along(place + kGradBytes + kHalfBytes);
+    barrier_wait(&full[ring.stage], ring.round & 1);
+    products_begin();
 #pragma unroll
-      for (int step = 0; step < kPanel / 16; ++step) {
-        const int on = step * kStepBytes >> 4;
-        multiply_shared(d[0], a + on, b0 + on, t + step);
-        multiply_shared(d[1], a + on, b1 + on, t + step);
-      }
-      products_commit();
-      products_wait<1>();
-      // What the stage before held is read.
-      if (t > 0) release(&empty[before]);
-      before = ring.stage;
-      ring.advance();
+    for (int step = 0; step < kPanel / 16; ++step) {
+      const int on = step * kStepBytes >> 4;
+      multiply_shared(d[0], a + on, b0 + on, t + step);
+      multiply_shared(d[1], a + on, b1 + on, t + step);
     }
-    products_wait<0>();
-    settle(d[0]);
-    settle(d[1]);
-    release(&empty[before]);
-    const int row = tile.rows.first + static_cast<int>(block_in_cluster()) * kTileN + warpgroup * 64 + warp * 16;
+    products_commit();
+    products_wait<1>();
+    // What the stage before held is read.
+    if (t > 0) release(&empty[before]);
+    before = ring.stage;
+    ring.advance();
+  }
+  products_wait<0>();
+  settle(d[0]);
+  settle(d[1]);
+  release(&empty[before]);
+}
+
+// Where all of a tile's stages lie in shared memory, the warpgroups multiply in turn: one contracts meanwhile.
+__device__ __forceinline__ void await_turn(int warpgroup, bool in_turn) {
+  if (in_turn) asm volatile("bar.sync %0, 256;" ::"r"(1 + warpgroup) : "memory");
+}
+
+__device__ __forceinline__ void give_turn(int warpgroup, bool in_turn) {
+  if (in_turn) asm volatile("bar.arrive %0, 256;" ::"r"(2 - warpgroup) : "memory");
+}
+
+__device__ void compute(const __nv_bfloat16* x, __nv_bfloat16* out, edge::Walk walk, const uint8_t* stages,
+                        uint64_t* full, uint64_t* empty, int inputs, int count, float limit) {
+  const int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) & 3, warpgroup = threadIdx.x / kGroupThreads - 1;
+  const int mine = static_cast<int>(block_in_cluster()) * kTileN + warpgroup * 64 + warp * 16 + lane / 4;
+  const float scale = 2.5f / limit;
+  const bool in_turn = count <= kStages;
+  Ring<kStages> ring;
+  float d[kCluster][72];
+  if (warpgroup == 1) give_turn(1, in_turn);
+  for (edge::Tile tile; walk.next(tile);) {
+    const int row = tile.rows.first + mine, input = tile.column * kTileI;
+    Pairs pairs[2];
 #pragma unroll
     for (int below = 0; below < 2; ++below) {
-      const int mine = row + lane / 4 + 8 * below;
-      const int64_t start = static_cast<int64_t>(mine) * sizes.inputs;
-      if (mine < tile.rows.last)
-        write_row(d, below, x + start, out + start, sizes.inputs, tile.input + (lane & 3) * 2, limit, scale);
+      const int there = min(row + 8 * below, tile.rows.last - 1);
+      load_pairs(x + static_cast<int64_t>(there) * inputs, inputs, input + (lane & 3) * 2, pairs[below]);
+    }
+    await_turn(warpgroup, in_turn);
+    accumulate(d, stages, full, empty, ring, count);
+    give_turn(warpgroup, in_turn);
+#pragma unroll
+    for (int below = 0; below < 2; ++below) {
+      const int there = row + 8 * below;
+      write_row(d, below, pairs[below], out + static_cast<int64_t>(there) * inputs, there < tile.rows.last, inputs,
+                input, limit, scale);
     }
   }
+  // The other's last word, so that the barrier is even again.
+  if (warpgroup == 0) await_turn(0, in_turn);
 }
 
 __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
     input_gradient_kernel(const __grid_constant__ Maps maps, const __nv_bfloat16* __restrict__ x,
-                          __nv_bfloat16* __restrict__ out, const int* __restrict__ ends, Sizes sizes, float limit) {
+                          __nv_bfloat16* __restrict__ out, const int* __restrict__ ends,
+                          const __grid_constant__ edge::Tiles tiles, int inputs, int outputs, float limit) {
   extern __shared__ uint8_t raw[];
   __shared__ uint64_t full[kStages], empty[kStages];
-  uint8_t* stages = raw + (kSwizzleBytes - shared_address(raw) % kSwizzleBytes) % kSwizzleBytes;
+  uint8_t* stages = align_stages(raw);
+  const int count = (outputs + kPanel - 1) / kPanel;
   init_barriers<kStages>(full, empty);
   if (threadIdx.x < kGroupThreads) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;\n");
-    if (threadIdx.x == 0) load_stages(maps, ends, stages, full, empty, sizes);
+    if (threadIdx.x == 0) load_stages(maps, edge::Walk(tiles, ends), stages, full, empty, count);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;\n");
-    compute(x, out, ends, stages, full, empty, sizes, limit);
+    compute(x, out, edge::Walk(tiles, ends), stages, full, empty, inputs, count, limit);
   }
   // Nobody leaves while a neighbour may still write here.
   __syncwarp();
   cluster_sync();
 }
 
-bool encode_all(Maps* maps, const void* grad, const void* weight, const Sizes& sizes) {
-  const cuuint64_t o = sizes.outputs, i = sizes.inputs, n = sizes.tokens;
-  const cuuint64_t weights = sizes.groups > 0 ? sizes.groups : 1;
+bool encode_all(Maps* maps, const void* grad, const void* weight, cuuint64_t weights, cuuint64_t n, cuuint64_t i,
+                cuuint64_t o) {
   const cuuint64_t grad_sizes[2] = {o, n}, grad_strides[1] = {2 * o};
   const cuuint32_t grad_box[2] = {kPanel, kTileN};
   const cuuint64_t weight_sizes[3] = {o, i, edge::kFeatures * weights}, weight_strides[2] = {2 * o, 2 * o * i};
@@ -194,16 +208,15 @@ bool encode_all(Maps* maps, const void* grad, const void* weight, const Sizes& s
 extern "C" int kanctl_edge_input_gradient(const void* x, const void* weight, const void* grad, void* out,
                                           const void* ends, int groups, int tokens, int inputs, int outputs,
                                           float limit, int blocks, void* stream) {
-  const Sizes sizes{groups, tokens, inputs, outputs};
   Maps maps;
-  if (!encode_all(&maps, grad, weight, sizes)) return cudaErrorInvalidValue;
+  if (!encode_all(&maps, grad, weight, groups > 0 ? groups : 1, tokens, inputs, outputs)) return cudaErrorInvalidValue;
   const cudaError_t error =
       cudaFuncSetAttribute(input_gradient_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
   if (error != cudaSuccess) return error;
-  const int tiles = edge::most_tiles(tokens, groups, kCluster * kTileN) * ((inputs + kTileI - 1) / kTileI);
-  const int clusters = tiles < blocks / kCluster ? tiles : blocks / kCluster;
+  const edge::Tiles tiles{groups, tokens, kCluster * kTileN, (inputs + kTileI - 1) / kTileI, kBand};
+  const int clusters = min(tiles.count(), blocks / kCluster);
   input_gradient_kernel<<<clusters * kCluster, kThreads, kSharedBytes, static_cast<cudaStream_t>(stream)>>>(
       maps, static_cast<const __nv_bfloat16*>(x), static_cast<__nv_bfloat16*>(out), static_cast<const int*>(ends),
-      sizes, limit);
+      tiles, inputs, outputs, limit);
   return cudaGetLastError();
 }

@@ -176,28 +176,43 @@ __device__ __forceinline__ void accumulate(float (&d)[kPanels * 32], uint8_t* st
   settle(d);
 }
 
+// Four lanes have a row's sums: in bfloat16 they write eight outputs each, in float32 two.
+template <int kPanels>
+__device__ __forceinline__ void write_row(const float (&d)[kPanels * 32], int s, float factor, __nv_bfloat16* row,
+                                          bool is_there, int output, int outputs) {
+#pragma unroll
+  for (int c = 0; c < kPanels * 8; c += 4) {
+    uint32_t words[4];
+#pragma unroll
+    for (int e = 0; e < 4; ++e) words[e] = pair(d[4 * (c + e) + 2 * s] * factor, d[4 * (c + e) + 2 * s + 1] * factor);
+    const uint4 found = exchange(make_uint4(words[0], words[1], words[2], words[3]));
+    const int o = output + (c + static_cast<int>(threadIdx.x & 3)) * 8;
+    if (is_there && o < outputs) *reinterpret_cast<uint4*>(row + o) = found;
+  }
+}
+
+template <int kPanels>
+__device__ __forceinline__ void write_row(const float (&d)[kPanels * 32], int s, float factor, float* row,
+                                          bool is_there, int output, int outputs) {
+#pragma unroll
+  for (int c = 0; c < kPanels * 8; ++c) {
+    const int o = output + c * 8 + static_cast<int>(threadIdx.x & 3) * 2;
+    const float2 both = make_float2(d[4 * c + 2 * s] * factor, d[4 * c + 2 * s + 1] * factor);
+    if (is_there && o < outputs) *reinterpret_cast<float2*>(row + o) = both;
+  }
+}
+
 // out (9, I, O) of one part: slice j of it, in rows of features.
 template <bool kIsSilu, int kPanels, typename Out>
 __device__ __forceinline__ void write(const float (&d)[kPanels * 32], Out* out, const Sizes& sizes, int input,
                                       int output) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x / 32 - kGroupThreads / 32;
-  const float factor = kIsSilu ? 1.0f : edge::kSixth;
 #pragma unroll
   for (int s = 0; s < 2; ++s) {
     const int i = kIsSilu ? input + warp * 16 + s * 8 + lane / 4 : input + warp * 2 + s;
     const int j = kIsSilu ? edge::kBases : lane / 4;
-    if (i >= sizes.inputs) continue;
     Out* row = out + (static_cast<int64_t>(j) * sizes.inputs + i) * sizes.outputs;
-#pragma unroll
-    for (int c = 0; c < kPanels * 8; ++c) {
-      const int o = output + c * 8 + (lane & 3) * 2;
-      if (o >= sizes.outputs) continue;
-      const float low = d[4 * c + 2 * s] * factor, high = d[4 * c + 2 * s + 1] * factor;
-      if constexpr (sizeof(Out) == 4)
-        *reinterpret_cast<float2*>(row + o) = make_float2(low, high);
-      else
-        *reinterpret_cast<uint32_t*>(row + o) = pair(low, high);
-    }
+    write_row<kPanels>(d, s, kIsSilu ? 1.0f : edge::kSixth, row, i < sizes.inputs, output, sizes.outputs);
   }
 }
 
@@ -228,7 +243,7 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
   using S = Shape<kPanels>;
   extern __shared__ uint8_t raw[];
   __shared__ uint64_t full[S::kStages], empty[S::kStages];
-  uint8_t* stages = raw + (kSwizzleBytes - shared_address(raw) % kSwizzleBytes) % kSwizzleBytes;
+  uint8_t* stages = align_stages(raw);
   const Span span = find_span(ends, sizes, blockIdx.z);
   const int tile = blockIdx.x, output = blockIdx.y * kPanels * kPanel;
   out += static_cast<int64_t>(blockIdx.z) * edge::kFeatures * sizes.inputs * sizes.outputs;
