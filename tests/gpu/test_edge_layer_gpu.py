@@ -13,13 +13,13 @@ if not torch.cuda.is_available():
     pytest.skip("needs an NVIDIA GPU", allow_module_level=True)
 
 # They need Triton, which comes with PyTorch's builds for GPUs.
-from kanctl.trainer.ops.bspline import launch, slab, sparse
+from kanctl.trainer.ops.bspline import hopper, launch, slab
 
 pytestmark = pytest.mark.gpu
 
 GRIDS = {5: SplineGrid(cells=5), 13: SplineGrid(cells=13), 7: SplineGrid(cells=7, limit=2.5)}
 # Tokens, inputs, outputs: one of each; nothing round; a real layer; few tokens and many.
-SIZES = [(1, 16, 8), (7, 5, 3), (333, 100, 77), (1000, 192, 768), (2100, 768, 192)]
+SIZES = [(1, 16, 8), (7, 5, 3), (333, 100, 77), (333, 208, 136), (1000, 192, 768), (2100, 768, 192)]
 # The bound of the issue for bfloat16; float32's products are exact in float32.
 BOUNDS = {torch.bfloat16: 5e-3, torch.float32: 5e-6}
 
@@ -70,14 +70,20 @@ def forwards(x: Tensor, weight: Tensor, grid: SplineGrid) -> dict[str, Callable[
         "gather": lambda: launch.gather(x, weight, grid),
         "routed": lambda: edge_linear(x, weight, grid),
     }
-    if sparse.misfit(torch.cuda.get_device_capability(), *sizes, dtype) is None:
-        assert sparse.unbuilt() is None
-        ways["cuda-2:4"] = lambda: sparse.sparse_forward(x, weight, grid.limit)
+    if hopper.misfit(torch.cuda.get_device_capability(), *sizes, dtype) is None:
+        assert hopper.unbuilt() is None
+        ways["cuda"] = lambda: hopper.forward(x, weight, grid.limit)
     return ways
 
 
 def gradients(layer: Layer, grid: SplineGrid) -> dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor]]]:
     x, weight, grad = layer
+    dtype = str(x.dtype).removeprefix("torch.")
+    is_served = hopper.misfit(torch.cuda.get_device_capability(), *weight.shape, dtype) is None
+    cuda = (
+        lambda: hopper.input_gradient(x, weight, grad, grid.limit),
+        lambda: hopper.weight_gradient(x, grad, grid.limit),
+    )
     contract = lambda x, slab, out: launch.contract(x, slab, out, grid)  # noqa: E731
     expand = lambda x: launch.expand(x, grid)  # noqa: E731
     return {
@@ -89,6 +95,7 @@ def gradients(layer: Layer, grid: SplineGrid) -> dict[str, tuple[Callable[[], Te
             lambda: slab.input_gradient(x, weight, grad, contract, 1 << 20),
             lambda: slab.weight_gradient(x, grad, len(weight), expand, 1 << 20),
         ),
+        **({"cuda": cuda} if is_served else {}),
     }
 
 
@@ -112,6 +119,29 @@ def test_values_and_gradients_are_near_float64_and_the_same_twice(
         assert error(of_weight(), dw) < BOUNDS[dtype], way
         assert torch.equal(of_input(), of_input()), way
         assert torch.equal(of_weight(), of_weight()), way
+
+
+@pytest.mark.skipif(torch.cuda.get_device_capability() != hopper.HOPPER, reason="needs a Hopper GPU")
+@pytest.mark.parametrize("ends", [[100, 100, 400, 1000], [0, 0, 1000, 1000], [1000, 1000, 1000, 1000]], ids=str)
+def test_rows_in_groups_have_each_their_own_weight(ends: list[int]) -> None:
+    grid, groups = GRIDS[5], len(ends)
+    x, _, grad = layer(1000, 192, 264, grid, torch.bfloat16)
+    weight = torch.stack([layer(group, 192, 264, grid, torch.bfloat16)[1] for group in range(1, groups + 1)])
+    ends_E = torch.tensor(ends, dtype=torch.int32, device="cuda")
+    found = {
+        "y": hopper.forward(x, weight, grid.limit, ends_E),
+        "dx": hopper.input_gradient(x, weight, grad, grid.limit, ends_E),
+        "dw": hopper.weight_gradient(x, grad, grid.limit, ends_E),
+    }
+    for group, (first, last) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+        y, dx, dw = reference(x[first:last], weight[group], grad[first:last], grid)
+        if first == last:
+            assert torch.equal(found["dw"][group], torch.zeros_like(weight[group]))
+            continue
+        at_ends = (x[first:last].double().abs() - grid.limit).abs() < 1e-5
+        assert error(found["y"][first:last], y) < 5e-3
+        assert error(found["dx"][first:last], dx, at_ends) < 5e-3
+        assert error(found["dw"][group], dw) < 5e-3
 
 
 def test_nan_and_infinity_stay_in_their_rows() -> None:

@@ -52,8 +52,8 @@ class KanSubnets(nn.Module):
 
     def routes(self, machine: Machine, dtype: str, rows: int | None = None) -> dict[str, Route]:
         """What computes the edge layers there, and why, for so many rows of all experts (None: many)."""
-        groups, features = self.enter_EJIO.shape[:2]
-        sizes = {"features": features, "groups": groups}
+        groups, features, inputs, outputs = self.enter_EJIO.shape
+        sizes = {"features": features, "groups": groups, "inputs": inputs, "outputs": outputs}
         return route_grouped_edge_linear(machine, **sizes, dtype=dtype, rows=rows).by_work()
 
 

@@ -7,10 +7,11 @@ from torch import Tensor
 from kanctl.trainer.ops.bspline import SplineGrid, edge_linear, grouped_edge_linear
 from kanctl.trainer.ops.bspline.grouped import grouped_edge_linear_backward_op, grouped_edge_linear_op
 from kanctl.trainer.ops.bspline.library import edge_linear_backward_op, edge_linear_op
-from kanctl.trainer.ops.bspline.route import route_edge_linear, route_grouped_edge_linear
+from kanctl.trainer.ops.bspline.route import EdgeRoutes, route_edge_linear, route_grouped_edge_linear
 from kanctl.trainer.ops.route import Machine, machine_of
 
 H200 = Machine(device="cuda", capability=(9, 0), triton=(3, 6))
+A100 = Machine(device="cuda", capability=(8, 0), triton=(3, 6))
 LARGE = {"features": 9, "inputs": 4096, "outputs": 4096, "dtype": "bfloat16"}
 SMALL = {"features": 9, "inputs": 192, "outputs": 768, "dtype": "bfloat16"}
 
@@ -59,8 +60,8 @@ def test_one_token_reads_its_live_weights_alone() -> None:
     routes = route_edge_linear(H200, **SMALL, tokens=1)  # type: ignore[arg-type]
     assert routes.forward.implementation == "gather"
     assert routes.forward.reason == "one token: 5 of each edge's 9 weights are live"
-    assert routes.weight_gradient.implementation == "fused"
-    assert route_edge_linear(H200, **SMALL, tokens=2).forward.implementation == "fused"  # type: ignore[arg-type]
+    assert routes.weight_gradient.implementation == "cuda"
+    assert route_edge_linear(H200, **SMALL, tokens=2).forward.implementation == "cuda"  # type: ignore[arg-type]
 
 
 def test_second_derivatives_are_refused() -> None:
@@ -74,8 +75,10 @@ def test_second_derivatives_are_refused() -> None:
     ("machine", "sizes", "implementation", "reason"),
     [
         (machine_of(torch.device("cpu")), LARGE, "torch", "the device is cpu; Triton kernels need a GPU"),
-        (H200, LARGE, "slab", "150,994,944 weights: the vendor's product is the larger part"),
-        (H200, SMALL, "fused", "1,327,104 weights: a slab's traffic would be the larger part"),
+        (A100, LARGE, "slab", "150,994,944 weights: the vendor's product is the larger part; not cuda: its instr"),
+        (A100, SMALL, "fused", "1,327,104 weights: a slab's traffic would be the larger part"),
+        (H200, {**LARGE, "unbuilt": "no compiler"}, "slab", "not cuda: no compiler"),
+        (H200, {**LARGE, "features": 17}, "slab", "not cuda: it is for five cells, found 13"),
         (H200, {**LARGE, "dtype": "float64"}, "torch", "float64 is for references"),
         (Machine(device="cuda", capability=(7, 5), triton=(3, 6)), LARGE, "torch", "need compute capability 8.0"),
         (Machine(device="cuda", capability=(9, 0), triton=(3, 2)), LARGE, "torch", "wanted Triton 3.6, found 3.2"),
@@ -89,6 +92,13 @@ def test_the_route_says_what_runs_and_why(
     for route in (routes.forward, routes.input_gradient, routes.weight_gradient):
         assert route.implementation == implementation
         assert reason in route.reason
+
+
+def test_hopper_runs_cuda_kernels() -> None:
+    routes = route_edge_linear(H200, **LARGE)  # type: ignore[arg-type]
+    assert routes.forward.implementation == "cuda"
+    assert routes.forward.reason == "2:4: of every four features two are zero, which takes half the steps"
+    assert routes.input_gradient.implementation == "cuda"
 
 
 ENDS = torch.tensor([0, 3, 3, 7], dtype=torch.int32)
@@ -136,8 +146,15 @@ def test_weights_that_do_not_fit_the_groups_are_refused(weight, ends, error, wor
 
 
 def test_few_rows_of_groups_read_their_live_weights_alone() -> None:
-    route = route_grouped_edge_linear
-    assert route(H200, features=9, groups=4, dtype="bfloat16", rows=4).forward.implementation == "gather"
-    assert route(H200, features=9, groups=4, dtype="bfloat16", rows=4).weight_gradient.implementation == "fused"
-    assert route(H200, features=9, groups=4, dtype="bfloat16").forward.implementation == "fused"
-    assert route(H200, features=9, groups=4, dtype="float64").forward.reason == "float64 is for references"
+    sizes = {"features": 9, "groups": 4, "inputs": 64, "outputs": 32, "dtype": "bfloat16"}
+
+    def route(machine: Machine, **options: object) -> EdgeRoutes:
+        return route_grouped_edge_linear(machine, **{**sizes, **options})  # type: ignore[arg-type]
+
+    assert route(A100, rows=4).forward.implementation == "gather"
+    assert route(A100, rows=4).weight_gradient.implementation == "fused"
+    assert route(A100).forward.implementation == "fused"
+    assert route(A100, dtype="float64").forward.reason == "float64 is for references"
+    assert route(H200, rows=4).forward.implementation == "gather"
+    assert route(H200).forward.implementation == "cuda"
+    assert route(H200, unbuilt="no compiler").forward.reason.endswith("not cuda: no compiler")

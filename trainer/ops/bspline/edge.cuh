@@ -81,12 +81,12 @@ __device__ __forceinline__ void live_bases(float x, float limit, float inverse, 
 class Walk {
  public:
   __device__ __forceinline__ Walk(const Tiles& tiles, const int* ends)
-      : tiles_(tiles), ends_(ends), number_(static_cast<int>(blockIdx.x) / hopper::kCluster) {}
+      : tiles_(tiles), ends_(ends), cluster_(hopper::cluster_size()), number_(static_cast<int>(blockIdx.x) / cluster_) {}
 
   __device__ __forceinline__ bool next(Tile& tile) {
     for (const int last = tiles_.count(); number_ < last;) {
       tile = tiles_.find(ends_, number_);
-      number_ += static_cast<int>(gridDim.x) / hopper::kCluster;
+      number_ += static_cast<int>(gridDim.x) / cluster_;
       if (tile.rows.first < tile.rows.last) return true;
     }
     return false;
@@ -95,7 +95,7 @@ class Walk {
  private:
   const Tiles& tiles_;
   const int* ends_;
-  int number_;
+  int cluster_, number_;
 };
 
 }  // namespace edge

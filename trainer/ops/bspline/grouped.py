@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..route import dtype_name, machine_of
+from . import hopper
 from .features import EdgeForm
 from .grid import SplineGrid
 from .plain import plain_forward, plain_input_gradient, plain_weight_gradient
@@ -54,6 +55,8 @@ def grouped_edge_linear_op(
         for group, rows in _each_group(ends_E):
             y_MO[rows] = plain_forward(x_MI[rows], weight_EJIO[group], grid, _form(form))
         return y_MO
+    if route == "cuda":
+        return hopper.forward(x_MI, weight_EJIO, limit, ends_E)
     from . import launch
 
     run: Callable[..., Tensor] = launch.gather if route == "gather" else launch.forward
@@ -84,6 +87,12 @@ def grouped_edge_linear_backward_op(
             if wants_w:
                 grad_weight_EJIO[group] = plain_weight_gradient(x, grad, grid, _form(form))
         return grad_x_MI, grad_weight_EJIO
+    if routes.input_gradient.implementation == "cuda":
+        if wants_x:
+            grad_x_MI = hopper.input_gradient(x_MI, weight_EJIO, grad_MO, limit, ends_E)
+        if wants_w:
+            grad_weight_EJIO = hopper.weight_gradient(x_MI, grad_MO, limit, ends_E)
+        return grad_x_MI, grad_weight_EJIO
     from . import launch
 
     if wants_x:
@@ -101,10 +110,11 @@ def _each_group(ends_E: Tensor) -> Iterator[tuple[int, slice]]:
 
 
 def _routes(x_MI: Tensor, weight_EJIO: Tensor) -> EdgeRoutes:
-    groups, features = weight_EJIO.shape[:2]
-    return route_grouped_edge_linear(
-        machine_of(x_MI.device), features=features, groups=groups, dtype=dtype_name(x_MI), rows=len(x_MI)
-    )
+    groups, features, inputs, outputs = weight_EJIO.shape
+    sizes = {"features": features, "inputs": inputs, "outputs": outputs, "dtype": dtype_name(x_MI)}
+    machine = machine_of(x_MI.device)
+    unbuilt = hopper.unbuilt_here(machine, **sizes)
+    return route_grouped_edge_linear(machine, groups=groups, **sizes, rows=len(x_MI), unbuilt=unbuilt)
 
 
 def _form(form: str) -> EdgeForm:

@@ -11,7 +11,6 @@
 
 namespace hopper {
 
-constexpr int kCluster = 2;            // blocks that share what they load
 constexpr int kGroupThreads = 128;     // a warpgroup, which multiplies together
 constexpr int kThreads = 3 * kGroupThreads;  // one warpgroup loads, two compute
 constexpr int kRowBytes = 128;         // a swizzled row in shared memory: 64 bfloat16
@@ -66,6 +65,12 @@ __device__ __forceinline__ uint32_t block_in_cluster() {
   return rank;
 }
 
+__device__ __forceinline__ int cluster_size() {
+  uint32_t size;
+  asm("mov.u32 %0, %%cluster_nctaid.x;" : "=r"(size));
+  return static_cast<int>(size);
+}
+
 // A ring of stages in shared memory: which one is next, and how often the ring went round.
 template <int kStages>
 struct Ring {
@@ -85,7 +90,7 @@ __device__ __forceinline__ void init_barriers(uint64_t* full, uint64_t* empty) {
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < kStages; ++stage) {
       barrier_init(&full[stage], 1);
-      barrier_init(&empty[stage], 2 * kCluster);
+      barrier_init(&empty[stage], 2 * cluster_size());
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
@@ -97,47 +102,40 @@ __device__ __forceinline__ uint8_t* align_stages(uint8_t* raw) {
   return raw + (kSwizzleBytes - shared_address(raw) % kSwizzleBytes) % kSwizzleBytes;
 }
 
-// This warpgroup has read the stage: told to every block of the cluster, since each fills all of them.
-__device__ __forceinline__ void release(uint64_t* empty) {
-  if (threadIdx.x % kGroupThreads < kCluster) barrier_arrive_at(empty, threadIdx.x % kGroupThreads);
+// This warpgroup has read the stage: told to every block of the cluster, since each may fill it.
+__device__ __forceinline__ void release(uint64_t* empty, int cluster) {
+  const int block = threadIdx.x % kGroupThreads;
+  if (block < cluster) barrier_arrive_at(empty, block);
 }
 
 // ---- the copy engine ----------------------------------------------------------------------------------------------
 
-constexpr uint16_t kAll = (1 << kCluster) - 1;
-
-__device__ __forceinline__ void load_2d(void* to, const CUtensorMap* map, uint64_t* barrier, int c0, int c1) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
-          shared_address(to)),
-      "l"(map), "r"(c0), "r"(c1), "r"(shared_address(barrier))
-      : "memory");
-}
-
-// Into the same place of every block of the cluster.
-__device__ __forceinline__ void load_2d_all(void* to, const CUtensorMap* map, uint64_t* barrier, int c0, int c1) {
+// All into the same place of the blocks of the cluster whose bits are set in `blocks`.
+__device__ __forceinline__ void load_2d(void* to, const CUtensorMap* map, uint64_t* barrier, int c0, int c1,
+                                        uint16_t blocks) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
       " [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(shared_address(to)),
-      "l"(map), "r"(c0), "r"(c1), "r"(shared_address(barrier)), "h"(kAll)
+      "l"(map), "r"(c0), "r"(c1), "r"(shared_address(barrier)), "h"(blocks)
       : "memory");
 }
 
-__device__ __forceinline__ void load_3d_all(void* to, const CUtensorMap* map, uint64_t* barrier, int c0, int c1,
-                                            int c2) {
+__device__ __forceinline__ void load_3d(void* to, const CUtensorMap* map, uint64_t* barrier, int c0, int c1, int c2,
+                                        uint16_t blocks) {
   asm volatile(
       "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
       " [%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(shared_address(to)),
-      "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(shared_address(barrier)), "h"(kAll)
+      "l"(map), "r"(c0), "r"(c1), "r"(c2), "r"(shared_address(barrier)), "h"(blocks)
       : "memory");
 }
 
-__device__ __forceinline__ void load_5d_all(void* to, const CUtensorMap* map, uint64_t* barrier, int c0, int c2,
-                                            int c3, int c4) {
+// The second coordinate is 0.
+__device__ __forceinline__ void load_5d(void* to, const CUtensorMap* map, uint64_t* barrier, int c0, int c2, int c3,
+                                        int c4, uint16_t blocks) {
   asm volatile(
       "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
       " [%0], [%1, {%2, 0, %3, %4, %5}], [%6], %7;" ::"r"(shared_address(to)),
-      "l"(map), "r"(c0), "r"(c2), "r"(c3), "r"(c4), "r"(shared_address(barrier)), "h"(kAll)
+      "l"(map), "r"(c0), "r"(c2), "r"(c3), "r"(c4), "r"(shared_address(barrier)), "h"(blocks)
       : "memory");
 }
 
@@ -314,6 +312,30 @@ bool encode(CUtensorMap* map, const void* base, const cuuint64_t (&sizes)[kDims]
   return function(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, kDims, const_cast<void*>(base), sizes, strides, box, ones,
                   CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
                   CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+}
+
+// How many clusters of so many blocks run at once; asked of the driver the first time.
+template <auto kKernel>
+int resident_clusters(int cluster, int shared_bytes) {
+  static int found[5] = {};
+  if (found[cluster] == 0) {
+    cudaLaunchAttribute attribute = {cudaLaunchAttributeClusterDimension, {}, {}};
+    attribute.val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
+    cudaLaunchConfig_t config = {dim3(1024), dim3(kThreads), static_cast<size_t>(shared_bytes), nullptr, &attribute, 1};
+    if (cudaOccupancyMaxActiveClusters(&found[cluster], kKernel, &config) != cudaSuccess) return 1;
+  }
+  return found[cluster] > 0 ? found[cluster] : 1;
+}
+
+// A kernel on so many clusters, side by side along x.
+template <typename... Parameters, typename... Arguments>
+cudaError_t launch_clusters(void (*kernel)(Parameters...), dim3 clusters, int cluster, int shared_bytes,
+                            cudaStream_t stream, const Arguments&... arguments) {
+  cudaLaunchAttribute attribute = {cudaLaunchAttributeClusterDimension, {}, {}};
+  attribute.val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
+  const dim3 grid(clusters.x * cluster, clusters.y, clusters.z);
+  cudaLaunchConfig_t config = {grid, dim3(kThreads), static_cast<size_t>(shared_bytes), stream, &attribute, 1};
+  return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
 }
 
 }  // namespace hopper

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..route import Machine
+
 FOLDER = Path(__file__).parent
 SOURCES = [FOLDER / f"kernel_{name}.cu" for name in ("forward", "input_gradient", "weight_gradient")]
 HEADERS = [FOLDER / "edge.cuh", FOLDER / "hopper.cuh"]
@@ -50,6 +52,13 @@ def misfit(capability: tuple[int, int] | None, features: int, inputs: int, outpu
     return None
 
 
+def unbuilt_here(machine: Machine, *, features: int, inputs: int, outputs: int, dtype: str) -> str | None:
+    """Why the kernels cannot be built for a layer that they would serve; None where they can, or would not anyway."""
+    if misfit(machine.capability, features, inputs, outputs, dtype) is not None:
+        return None
+    return unbuilt()
+
+
 @cache
 def unbuilt() -> str | None:
     """Why the kernels cannot be built here; None when they are. The first call builds them, in half a minute."""
@@ -65,7 +74,7 @@ def forward(x_NI: Tensor, weight_JIO: Tensor, limit: float, ends_E: Tensor | Non
     y_NO = x_NI.new_empty((tokens, outputs))
     if y_NO.numel():
         places = (*_places(x_NI, weight_JIO, y_NO, ends_E), _groups(ends_E))
-        _call("forward", x_NI, *places, tokens, inputs, outputs, limit, _multiprocessors(x_NI.device))
+        _call("forward", x_NI, *places, tokens, inputs, outputs, limit)
     return y_NO
 
 
@@ -77,7 +86,7 @@ def input_gradient(
     out_NI = torch.empty_like(x_NI)
     if out_NI.numel():
         places = (*_places(x_NI, weight_JIO, grad_NO, out_NI, ends_E), _groups(ends_E))
-        _call("input_gradient", x_NI, *places, tokens, inputs, outputs, limit, _multiprocessors(x_NI.device))
+        _call("input_gradient", x_NI, *places, tokens, inputs, outputs, limit)
     return out_NI
 
 
@@ -151,8 +160,8 @@ def _functions(library: ctypes.CDLL) -> Functions:
     found = Functions(
         library.kanctl_edge_forward, library.kanctl_edge_input_gradient, library.kanctl_edge_weight_gradient
     )
-    found.forward.argtypes = [place] * 4 + [number] * 4 + [real, number, place]
-    found.input_gradient.argtypes = [place] * 5 + [number] * 4 + [real, number, place]
+    found.forward.argtypes = [place] * 4 + [number] * 4 + [real, place]
+    found.input_gradient.argtypes = [place] * 5 + [number] * 4 + [real, place]
     found.weight_gradient.argtypes = [place] * 5 + [number] * 5 + [real, place]
     for function in found:
         function.restype = number

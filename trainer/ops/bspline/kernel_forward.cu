@@ -14,7 +14,8 @@ using namespace hopper;
 constexpr int kTileN = 128;        // tokens of a block: two warpgroups of 64
 constexpr int kStageInputs = 16;   // inputs of a stage: four sparse steps of four, and one dense step of sixteen
 constexpr int kStages = 3;
-constexpr int kBand = 64;         // tiles of rows that go together through all outputs
+constexpr int kCluster = 2;        // blocks that share weights; four wait for each other more than they save
+constexpr int kBand = 64;          // tiles of rows that go together through all outputs
 constexpr int kSparseBytes = 32 * kRowBytes;  // 32 rows of one panel: four inputs, eight bases
 constexpr int kDenseBytes = 16 * kRowBytes;   // 16 rows of one panel: sixteen inputs, SiLU
 
@@ -38,7 +39,8 @@ template <int kPanels>
 __device__ void load_stages(const Maps& maps, edge::Walk walk, uint8_t* stages, uint64_t* full, uint64_t* empty,
                             int count) {
   using S = Shape<kPanels>;
-  const int mine = static_cast<int>(block_in_cluster());
+  const int mine = static_cast<int>(block_in_cluster()), cluster = cluster_size();
+  const auto all = static_cast<uint16_t>((1 << cluster) - 1);
   Ring<kStages> ring;
   int turn = 0;
   for (edge::Tile tile; walk.next(tile);) {
@@ -49,14 +51,14 @@ __device__ void load_stages(const Maps& maps, edge::Walk walk, uint8_t* stages, 
       uint8_t* place = stages + ring.stage * S::kStageBytes;
       // The blocks of the cluster load the panels in turn, each for all.
       for (int panel = 0; panel < kPanels; ++panel, ++turn) {
-        if (turn % kCluster != mine) continue;
+        if (turn % cluster != mine) continue;
         const int output = tile.column * S::kOutputs + panel * kPanel;
 #pragma unroll
         for (int step = 0; step < 4; ++step)
-          load_5d_all(place + step * S::kStepBytes + panel * kSparseBytes, &maps.spline[step], barrier, output,
-                      edge::kFeatures * tile.rows.group, 4 * t, 0);
-        load_5d_all(place + 4 * S::kStepBytes + panel * kDenseBytes, &maps.silu, barrier, output, 0, 0,
-                    t + edge::kFeatures * tile.rows.group * count);
+          load_5d(place + step * S::kStepBytes + panel * kSparseBytes, &maps.spline[step], barrier, output,
+                      edge::kFeatures * tile.rows.group, 4 * t, 0, all);
+        load_5d(place + 4 * S::kStepBytes + panel * kDenseBytes, &maps.silu, barrier, output, 0, 0,
+                    t + edge::kFeatures * tile.rows.group * count, all);
       }
     }
   }
@@ -113,7 +115,7 @@ __device__ __forceinline__ void accumulate(float (&d)[kPanels * 32], const __nv_
                                            uint64_t* full, uint64_t* empty, Ring<kStages>& ring, int row, int tokens,
                                            int inputs, float limit) {
   using S = Shape<kPanels>;
-  const int lane = threadIdx.x & 31, quad = (lane & 3) * 4;
+  const int lane = threadIdx.x & 31, quad = (lane & 3) * 4, cluster = cluster_size();
   const float inverse = 0.5f / limit;
   const int count = inputs / kStageInputs;
 #pragma unroll
@@ -150,14 +152,14 @@ __device__ __forceinline__ void accumulate(float (&d)[kPanels * 32], const __nv_
       if (half == 0) cut_schedule(&full[ring.stage], ring.round & 1);
       // All but the newest are done: their registers may be used again, and what the last stage held is free.
       products_wait<1>();
-      if (half == 0 && t > 0) release(&empty[before]);
+      if (half == 0 && t > 0) release(&empty[before], cluster);
     }
     before = ring.stage;
     ring.advance();
   }
   products_wait<0>();
   settle(d);
-  release(&empty[before]);
+  release(&empty[before], cluster);
 }
 
 // A row's sums: four lanes have it, and write eight outputs at a time.
@@ -199,7 +201,7 @@ __device__ void compute(const __nv_bfloat16* x, __nv_bfloat16* y, edge::Walk wal
 }
 
 template <int kPanels>
-__global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, 1)
     forward_kernel(const __grid_constant__ Maps maps, const __nv_bfloat16* __restrict__ x,
                    __nv_bfloat16* __restrict__ y, const int* __restrict__ ends, const __grid_constant__ edge::Tiles tiles,
                    int inputs, int outputs, float limit) {
@@ -241,26 +243,25 @@ bool encode_all(Maps* maps, const __nv_bfloat16* weight, int64_t weights, int64_
 
 template <int kPanels>
 cudaError_t launch(const Maps& maps, const __nv_bfloat16* x, __nv_bfloat16* y, const int* ends, int groups, int tokens,
-                   int inputs, int outputs, float limit, int blocks, cudaStream_t stream) {
+                   int inputs, int outputs, float limit, cudaStream_t stream) {
   using S = Shape<kPanels>;
   const cudaError_t error =
       cudaFuncSetAttribute(forward_kernel<kPanels>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kSharedBytes);
   if (error != cudaSuccess) return error;
   const int columns = (outputs + S::kOutputs - 1) / S::kOutputs;
   const edge::Tiles tiles{groups, tokens, kCluster * kTileN, columns, kBand};
-  const int clusters = min(tiles.count(), blocks / kCluster);
-  forward_kernel<kPanels><<<clusters * kCluster, kThreads, S::kSharedBytes, stream>>>(maps, x, y, ends, tiles, inputs,
-                                                                                     outputs, limit);
-  return cudaGetLastError();
+  const int clusters = min(tiles.count(), resident_clusters<forward_kernel<kPanels>>(kCluster, S::kSharedBytes));
+  return launch_clusters(forward_kernel<kPanels>, clusters, kCluster, S::kSharedBytes, stream, maps, x, y, ends, tiles,
+                         inputs, outputs, limit);
 }
 
 }  // namespace
 
-// y (N, O) = edge layer of x (N, I), weight (9, I, O), on [-limit, limit], all bfloat16 and contiguous, on `stream`, by
-// `blocks` multiprocessors. With groups E > 0 the weight is (E, 9, I, O), and rows of group e end before ends[e], int32
-// on the device. Gives CUDA's error code, 0 for none; 1 (invalid value) where the driver cannot describe the tensors.
+// y (N, O) = edge layer of x (N, I), weight (9, I, O), on [-limit, limit], all bfloat16 and contiguous, on `stream`.
+// With groups E > 0 the weight is (E, 9, I, O), and rows of group e end before ends[e], int32 on the device.
+// Gives CUDA's error code, 0 for none; 1 (invalid value) where the driver cannot describe the tensors.
 extern "C" int kanctl_edge_forward(const void* x, const void* weight, void* y, const void* ends, int groups, int tokens,
-                                   int inputs, int outputs, float limit, int blocks, void* stream) {
+                                   int inputs, int outputs, float limit, void* stream) {
   Maps maps;
   const auto* weights = static_cast<const __nv_bfloat16*>(weight);
   if (!encode_all(&maps, weights, groups > 0 ? groups : 1, inputs, outputs)) return cudaErrorInvalidValue;
@@ -268,5 +269,5 @@ extern "C" int kanctl_edge_forward(const void* x, const void* weight, void* y, c
   const bool narrow = (outputs + 191) / 192 * 192 < (outputs + 255) / 256 * 256;
   const auto run = narrow ? launch<3> : launch<4>;
   return run(maps, static_cast<const __nv_bfloat16*>(x), static_cast<__nv_bfloat16*>(y), static_cast<const int*>(ends),
-             groups, tokens, inputs, outputs, limit, blocks, static_cast<cudaStream_t>(stream));
+             groups, tokens, inputs, outputs, limit, static_cast<cudaStream_t>(stream));
 }

@@ -14,33 +14,50 @@ using namespace hopper;
 
 constexpr int kTileN = 128;      // rows of a block: two warpgroups of 64
 constexpr int kHalfInputs = 16;  // inputs of one product, and what one block of the cluster loads
-constexpr int kTileI = kCluster * kHalfInputs;
+constexpr int kHalves = 2;
+constexpr int kTileI = kHalves * kHalfInputs;
 constexpr int kStages = 4;
 constexpr int kGradBytes = kTileN * kRowBytes;
 constexpr int kHalfBytes = edge::kFeatures * kHalfInputs * kRowBytes;
-constexpr int kStageBytes = kGradBytes + kCluster * kHalfBytes;
+constexpr int kStageBytes = kGradBytes + kHalves * kHalfBytes;
 constexpr int kSharedBytes = kStages * kStageBytes + kSwizzleBytes;  // and what aligning the start may cost
 constexpr int kStepBytes = 32;   // sixteen outputs
 constexpr int kBand = 8;         // tiles of rows that go together through all inputs, so that both stay in the cache
 
 struct Maps {
-  CUtensorMap grad, weight;
+  CUtensorMap grad[2], weight;  // dy in boxes of 128 rows, or of 64
+};
+
+// A block's place in its cluster: two rows of blocks by one column, or by two.
+struct Place {
+  int row, column, columns;
+
+  __device__ __forceinline__ Place()
+      : row(block_in_cluster() & 1), column(block_in_cluster() >> 1), columns(cluster_size() / 2) {}
+  __device__ __forceinline__ int input(const edge::Tile& tile) const {
+    return (tile.column * columns + column) * kTileI;
+  }
+  __device__ __forceinline__ uint16_t of_row() const { return (columns == 2 ? 5 : 1) << row; }
+  __device__ __forceinline__ uint16_t of_column() const { return 3 << (2 * column); }
 };
 
 __device__ void load_stages(const Maps& maps, edge::Walk walk, uint8_t* stages, uint64_t* full, uint64_t* empty,
                             int count) {
-  const int mine = static_cast<int>(block_in_cluster());
+  const Place mine;
   Ring<kStages> ring;
   for (edge::Tile tile; walk.next(tile);) {
-    const int input = tile.column * kTileI + mine * kHalfInputs;
+    const int input = mine.input(tile) + mine.row * kHalfInputs;
     for (int t = 0; t < count; ++t, ring.advance()) {
       uint64_t* barrier = &full[ring.stage];
       barrier_wait(&empty[ring.stage], (ring.round + 1) & 1);
       barrier_expect(barrier, kStageBytes);
       uint8_t* place = stages + ring.stage * kStageBytes;
-      load_2d(place, &maps.grad, barrier, t * kPanel, tile.rows.first + mine * kTileN);
-      load_3d_all(place + kGradBytes + mine * kHalfBytes, &maps.weight, barrier, t * kPanel, input,
-                  edge::kFeatures * tile.rows.group);
+      // What the blocks of a row share, dy, and those of a column, weights: each loads its part for both.
+      const int rows = kTileN / mine.columns, part = mine.column * rows;
+      load_2d(place + part * kRowBytes, &maps.grad[mine.columns - 1], barrier, t * kPanel,
+              tile.rows.first + mine.row * kTileN + part, mine.of_row());
+      load_3d(place + kGradBytes + mine.row * kHalfBytes, &maps.weight, barrier, t * kPanel, input,
+              edge::kFeatures * tile.rows.group, mine.of_column());
     }
   }
 }
@@ -68,23 +85,23 @@ __device__ __forceinline__ float contract(const float (&grad)[edge::kFeatures], 
 }
 
 // A row's inputs that a thread has: pairs eight apart. Loaded before the products, so that nobody waits for them.
-using Pairs = uint32_t[2 * kCluster];
+using Pairs = uint32_t[2 * kHalves];
 
 __device__ __forceinline__ void load_pairs(const __nv_bfloat16* x, int inputs, int input, Pairs& pairs) {
 #pragma unroll
-  for (int part = 0; part < 2 * kCluster; ++part) {
+  for (int part = 0; part < 2 * kHalves; ++part) {
     const int i = input + part * 8;
     pairs[part] = i < inputs ? *reinterpret_cast<const uint32_t*>(x + i) : 0u;
   }
 }
 
 // Contract a row's features with their slopes; four lanes have the row, and write eight inputs each.
-__device__ __forceinline__ void write_row(const float (&d)[kCluster][72], int below, const Pairs& pairs,
+__device__ __forceinline__ void write_row(const float (&d)[kHalves][72], int below, const Pairs& pairs,
                                           __nv_bfloat16* out, bool is_there, int inputs, int input, float limit,
                                           float scale) {
-  uint32_t words[2 * kCluster];
+  uint32_t words[2 * kHalves];
 #pragma unroll
-  for (int part = 0; part < 2 * kCluster; ++part) {
+  for (int part = 0; part < 2 * kHalves; ++part) {
     float found[2];
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
@@ -100,9 +117,9 @@ __device__ __forceinline__ void write_row(const float (&d)[kCluster][72], int be
   if (is_there && i < inputs) *reinterpret_cast<uint4*>(out + i) = found;
 }
 
-__device__ __forceinline__ void accumulate(float (&d)[kCluster][72], const uint8_t* stages, uint64_t* full,
+__device__ __forceinline__ void accumulate(float (&d)[kHalves][72], const uint8_t* stages, uint64_t* full,
                                            uint64_t* empty, Ring<kStages>& ring, int count) {
-  const int warpgroup = threadIdx.x / kGroupThreads - 1;
+  const int warpgroup = threadIdx.x / kGroupThreads - 1, cluster = cluster_size();
   int before = 0;
   for (int t = 0; t < count; ++t) {
     const uint8_t* place = stages + ring.stage * kStageBytes;
@@ -119,14 +136,14 @@ __device__ __forceinline__ void accumulate(float (&d)[kCluster][72], const uint8
     products_commit();
     products_wait<1>();
     // What the stage before held is read.
-    if (t > 0) release(&empty[before]);
+    if (t > 0) release(&empty[before], cluster);
     before = ring.stage;
     ring.advance();
   }
   products_wait<0>();
   settle(d[0]);
   settle(d[1]);
-  release(&empty[before]);
+  release(&empty[before], cluster);
 }
 
 // Where all of a tile's stages lie in shared memory, the warpgroups multiply in turn: one contracts meanwhile.
@@ -141,14 +158,15 @@ __device__ __forceinline__ void give_turn(int warpgroup, bool in_turn) {
 __device__ void compute(const __nv_bfloat16* x, __nv_bfloat16* out, edge::Walk walk, const uint8_t* stages,
                         uint64_t* full, uint64_t* empty, int inputs, int count, float limit) {
   const int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) & 3, warpgroup = threadIdx.x / kGroupThreads - 1;
-  const int mine = static_cast<int>(block_in_cluster()) * kTileN + warpgroup * 64 + warp * 16 + lane / 4;
+  const Place place;
+  const int mine = place.row * kTileN + warpgroup * 64 + warp * 16 + lane / 4;
   const float scale = 2.5f / limit;
   const bool in_turn = count <= kStages;
   Ring<kStages> ring;
-  float d[kCluster][72];
+  float d[kHalves][72];
   if (warpgroup == 1) give_turn(1, in_turn);
   for (edge::Tile tile; walk.next(tile);) {
-    const int row = tile.rows.first + mine, input = tile.column * kTileI;
+    const int row = tile.rows.first + mine, input = place.input(tile);
     Pairs pairs[2];
 #pragma unroll
     for (int below = 0; below < 2; ++below) {
@@ -169,7 +187,7 @@ __device__ void compute(const __nv_bfloat16* x, __nv_bfloat16* out, edge::Walk w
   if (warpgroup == 0) await_turn(0, in_turn);
 }
 
-__global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, 1)
     input_gradient_kernel(const __grid_constant__ Maps maps, const __nv_bfloat16* __restrict__ x,
                           __nv_bfloat16* __restrict__ out, const int* __restrict__ ends,
                           const __grid_constant__ edge::Tiles tiles, int inputs, int outputs, float limit) {
@@ -179,10 +197,10 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
   const int count = (outputs + kPanel - 1) / kPanel;
   init_barriers<kStages>(full, empty);
   if (threadIdx.x < kGroupThreads) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;\n");
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 56;\n");
     if (threadIdx.x == 0) load_stages(maps, edge::Walk(tiles, ends), stages, full, empty, count);
   } else {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;\n");
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 224;\n");
     compute(x, out, edge::Walk(tiles, ends), stages, full, empty, inputs, count, limit);
   }
   // Nobody leaves while a neighbour may still write here.
@@ -193,30 +211,32 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
 bool encode_all(Maps* maps, const void* grad, const void* weight, cuuint64_t weights, cuuint64_t n, cuuint64_t i,
                 cuuint64_t o) {
   const cuuint64_t grad_sizes[2] = {o, n}, grad_strides[1] = {2 * o};
-  const cuuint32_t grad_box[2] = {kPanel, kTileN};
+  const cuuint32_t grad_box[2] = {kPanel, kTileN}, half_box[2] = {kPanel, kTileN / 2};
   const cuuint64_t weight_sizes[3] = {o, i, edge::kFeatures * weights}, weight_strides[2] = {2 * o, 2 * o * i};
   const cuuint32_t weight_box[3] = {kPanel, kHalfInputs, edge::kFeatures};
-  return encode<2>(&maps->grad, grad, grad_sizes, grad_strides, grad_box) &&
+  return encode<2>(&maps->grad[0], grad, grad_sizes, grad_strides, grad_box) &&
+         encode<2>(&maps->grad[1], grad, grad_sizes, grad_strides, half_box) &&
          encode<3>(&maps->weight, weight, weight_sizes, weight_strides, weight_box);
 }
 
 }  // namespace
 
-// dx (N, I) of x (N, I), weight (9, I, O) and dy (N, O), on [-limit, limit], all bfloat16 and contiguous, on `stream`,
-// by `blocks` multiprocessors. With groups E > 0 the weight is (E, 9, I, O), and rows of group e end before ends[e],
-// int32 on the device. Gives CUDA's error code, 0 for none; 1 (invalid value) where the driver cannot describe them.
+// dx (N, I) of x (N, I), weight (9, I, O) and dy (N, O), on [-limit, limit], all bfloat16 and contiguous, on
+// `stream`. With groups E > 0 the weight is (E, 9, I, O), and rows of group e end before ends[e], int32 on the device.
+// Gives CUDA's error code, 0 for none; 1 (invalid value) where the driver cannot describe the tensors.
 extern "C" int kanctl_edge_input_gradient(const void* x, const void* weight, const void* grad, void* out,
                                           const void* ends, int groups, int tokens, int inputs, int outputs,
-                                          float limit, int blocks, void* stream) {
+                                          float limit, void* stream) {
   Maps maps;
   if (!encode_all(&maps, grad, weight, groups > 0 ? groups : 1, tokens, inputs, outputs)) return cudaErrorInvalidValue;
   const cudaError_t error =
       cudaFuncSetAttribute(input_gradient_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
   if (error != cudaSuccess) return error;
-  const edge::Tiles tiles{groups, tokens, kCluster * kTileN, (inputs + kTileI - 1) / kTileI, kBand};
-  const int clusters = min(tiles.count(), blocks / kCluster);
-  input_gradient_kernel<<<clusters * kCluster, kThreads, kSharedBytes, static_cast<cudaStream_t>(stream)>>>(
-      maps, static_cast<const __nv_bfloat16*>(x), static_cast<__nv_bfloat16*>(out), static_cast<const int*>(ends),
-      tiles, inputs, outputs, limit);
-  return cudaGetLastError();
+  // Clusters of four load least; those of two fit better where a layer has few inputs.
+  const int columns = (inputs + kTileI - 1) / kTileI, cluster = columns % 2 == 0 ? 4 : 2;
+  const edge::Tiles tiles{groups, tokens, 2 * kTileN, columns / (cluster / 2), kBand};
+  const int clusters = min(tiles.count(), resident_clusters<input_gradient_kernel>(cluster, kSharedBytes));
+  return launch_clusters(input_gradient_kernel, clusters, cluster, kSharedBytes, static_cast<cudaStream_t>(stream),
+                         maps, static_cast<const __nv_bfloat16*>(x), static_cast<__nv_bfloat16*>(out),
+                         static_cast<const int*>(ends), tiles, inputs, outputs, limit);
 }

@@ -17,6 +17,7 @@ constexpr int kGradBytes = kStageTokens * kRowBytes;     // a panel of dy
 constexpr int kMatrixBytes = 8 * 16;                     // eight tokens of one input's features
 constexpr int kScratchBytes = 16 * kMatrixBytes;         // of a warp: two inputs, all tokens of a stage
 constexpr int kWarps = 8;
+constexpr int kCluster = 2;  // blocks that share dy; four wait for each other more than they save
 
 // What a block works on: bases of 16 inputs, or SiLU of 128.
 template <bool kIsSilu>
@@ -25,11 +26,16 @@ struct Kind {
   static constexpr int kInputBytes = kStageTokens * kInputs * 2;
 };
 
-template <int kPanels>
+// As many stages as fit: many let the blocks of a cluster run apart.
+constexpr int kRoom = 204 << 10;
+constexpr int kMostStages = 8;
+constexpr int kSharedBytes = kRoom + kWarps * kScratchBytes + kSwizzleBytes;
+
+template <bool kIsSilu, int kPanels>
 struct Shape {
-  static constexpr int kStageBytes = kPanels * kGradBytes + Kind<true>::kInputBytes;
-  static constexpr int kStages = 4;
-  static constexpr int kSharedBytes = kStages * kStageBytes + kWarps * kScratchBytes + kSwizzleBytes;
+  static constexpr int kUsedBytes = kPanels * kGradBytes + Kind<kIsSilu>::kInputBytes;
+  static constexpr int kStageBytes = (kUsedBytes + kSwizzleBytes - 1) / kSwizzleBytes * kSwizzleBytes;
+  static constexpr int kStages = kRoom / kStageBytes < kMostStages ? kRoom / kStageBytes : kMostStages;
 };
 
 struct Maps {
@@ -55,25 +61,26 @@ __device__ __forceinline__ Span find_span(const int* ends, const Sizes& sizes, i
 template <bool kIsSilu, int kPanels>
 __device__ void load_stages(const Maps& maps, uint8_t* stages, uint64_t* full, uint64_t* empty, const Span& span,
                             int input, int output) {
-  using S = Shape<kPanels>;
-  const int mine = static_cast<int>(block_in_cluster());
+  using S = Shape<kIsSilu, kPanels>;
+  const int mine = static_cast<int>(block_in_cluster()), cluster = cluster_size();
+  const auto all = static_cast<uint16_t>((1 << cluster) - 1), own = static_cast<uint16_t>(1 << mine);
   Ring<S::kStages> ring;
   int turn = 0;
   for (int token = span.first; token < span.last; token += kStageTokens, ring.advance()) {
     uint64_t* barrier = &full[ring.stage];
     barrier_wait(&empty[ring.stage], (ring.round + 1) & 1);
-    barrier_expect(barrier, kPanels * kGradBytes + Kind<kIsSilu>::kInputBytes);
+    barrier_expect(barrier, S::kUsedBytes);
     uint8_t* place = stages + ring.stage * S::kStageBytes;
     // The blocks of the cluster load the panels in turn, each for all.
     for (int panel = 0; panel < kPanels; ++panel, ++turn)
-      if (turn % kCluster == mine)
-        load_2d_all(place + panel * kGradBytes, &maps.grad, barrier, output + panel * kPanel, token);
+      if (turn % cluster == mine)
+        load_2d(place + panel * kGradBytes, &maps.grad, barrier, output + panel * kPanel, token, all);
     uint8_t* of_inputs = place + kPanels * kGradBytes;
     if (kIsSilu) {
-      load_2d(of_inputs, &maps.wide, barrier, input, token);
-      load_2d(of_inputs + kStageTokens * kRowBytes, &maps.wide, barrier, input + kPanel, token);
+      load_2d(of_inputs, &maps.wide, barrier, input, token, own);
+      load_2d(of_inputs + kStageTokens * kRowBytes, &maps.wide, barrier, input + kPanel, token, own);
     } else {
-      load_2d(of_inputs, &maps.narrow, barrier, input, token);
+      load_2d(of_inputs, &maps.narrow, barrier, input, token, own);
     }
   }
 }
@@ -144,8 +151,8 @@ __device__ __forceinline__ void load_operands(const uint8_t* scratch, int lane, 
 template <bool kIsSilu, int kPanels>
 __device__ __forceinline__ void accumulate(float (&d)[kPanels * 32], uint8_t* stages, uint8_t* scratch, uint64_t* full,
                                            uint64_t* empty, const Span& span, float limit) {
-  using S = Shape<kPanels>;
-  const int lane = threadIdx.x & 31, warp = threadIdx.x / 32 - kGroupThreads / 32;
+  using S = Shape<kIsSilu, kPanels>;
+  const int lane = threadIdx.x & 31, warp = threadIdx.x / 32 - kGroupThreads / 32, cluster = cluster_size();
   const float inverse = 0.5f / limit;
   Ring<S::kStages> ring;
   int before = 0;
@@ -162,7 +169,7 @@ __device__ __forceinline__ void accumulate(float (&d)[kPanels * 32], uint8_t* st
     }
     keep_rows(scratch, lane, rows);
     products_wait<0>();
-    if (token > span.first) release(&empty[before]);
+    if (token > span.first) release(&empty[before], cluster);
     uint32_t a[4][4];
     load_operands(scratch, lane, a);
     products_begin();
@@ -219,15 +226,13 @@ __device__ __forceinline__ void write(const float (&d)[kPanels * 32], Out* out, 
 template <bool kIsSilu, int kPanels, typename Out>
 __device__ __forceinline__ void run(const Maps& maps, Out* out, uint8_t* stages, uint64_t* full, uint64_t* empty,
                                     const Span& span, const Sizes& sizes, int tile, int output, float limit) {
-  using S = Shape<kPanels>;
   const int input = tile * Kind<kIsSilu>::kInputs;
   if (threadIdx.x < kGroupThreads) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;\n");
     if (threadIdx.x == 0) load_stages<kIsSilu, kPanels>(maps, stages, full, empty, span, input, output);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;\n");
-    uint8_t* scratch = stages + S::kStages * S::kStageBytes +
-                       (threadIdx.x / 32 - kGroupThreads / 32) * kScratchBytes;
+    uint8_t* scratch = stages + kRoom + (threadIdx.x / 32 - kGroupThreads / 32) * kScratchBytes;
     float d[kPanels * 32];
 #pragma unroll
     for (int k = 0; k < kPanels * 32; ++k) d[k] = 0.0f;
@@ -237,18 +242,17 @@ __device__ __forceinline__ void run(const Maps& maps, Out* out, uint8_t* stages,
 }
 
 template <int kPanels, typename Out>
-__global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, 1)
     weight_gradient_kernel(const __grid_constant__ Maps maps, Out* __restrict__ out, const int* __restrict__ ends,
                            Sizes sizes, int spline_tiles, float limit) {
-  using S = Shape<kPanels>;
   extern __shared__ uint8_t raw[];
-  __shared__ uint64_t full[S::kStages], empty[S::kStages];
+  __shared__ uint64_t full[kMostStages], empty[kMostStages];
   uint8_t* stages = align_stages(raw);
   const Span span = find_span(ends, sizes, blockIdx.z);
   const int tile = blockIdx.x, output = blockIdx.y * kPanels * kPanel;
   out += static_cast<int64_t>(blockIdx.z) * edge::kFeatures * sizes.inputs * sizes.outputs;
-  init_barriers<S::kStages>(full, empty);
-  // The same for the whole cluster: spline_tiles is even.
+  init_barriers<kMostStages>(full, empty);
+  // The same for the whole cluster: spline_tiles is a multiple of its blocks.
   if (tile < spline_tiles)
     run<false, kPanels>(maps, out, stages, full, empty, span, sizes, tile, output, limit);
   else
@@ -286,21 +290,18 @@ bool encode_all(Maps* maps, const void* x, const void* grad, const Sizes& sizes)
          encode<2>(&maps->wide, x, input_sizes, input_strides, wide_box);
 }
 
-int even(int count) { return (count + kCluster - 1) / kCluster * kCluster; }
-
 template <int kPanels, typename Out>
 cudaError_t launch(const Maps& maps, void* out, const int* ends, const Sizes& sizes, float limit,
                    cudaStream_t stream) {
-  using S = Shape<kPanels>;
   const auto kernel = weight_gradient_kernel<kPanels, Out>;
-  const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kSharedBytes);
+  const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
   if (error != cudaSuccess) return error;
-  const int spline_tiles = even((sizes.inputs + Kind<false>::kInputs - 1) / Kind<false>::kInputs);
-  const int silu_tiles = even((sizes.inputs + Kind<true>::kInputs - 1) / Kind<true>::kInputs);
+  const int spline_clusters = (sizes.inputs + kCluster * Kind<false>::kInputs - 1) / (kCluster * Kind<false>::kInputs);
+  const int silu_clusters = (sizes.inputs + kCluster * Kind<true>::kInputs - 1) / (kCluster * Kind<true>::kInputs);
   const int columns = (sizes.outputs + kPanels * kPanel - 1) / (kPanels * kPanel);
-  const dim3 grid(spline_tiles + silu_tiles, columns, sizes.parts);
-  kernel<<<grid, kThreads, S::kSharedBytes, stream>>>(maps, static_cast<Out*>(out), ends, sizes, spline_tiles, limit);
-  return cudaGetLastError();
+  const dim3 clusters(spline_clusters + silu_clusters, columns, sizes.parts);
+  return launch_clusters(kernel, clusters, kCluster, kSharedBytes, stream, maps, static_cast<Out*>(out), ends, sizes,
+                         spline_clusters * kCluster, limit);
 }
 
 }  // namespace

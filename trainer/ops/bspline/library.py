@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..route import dtype_name, machine_of
-from . import slab
+from . import hopper, slab
 from .features import EdgeForm
 from .grid import SplineGrid
 from .plain import plain_forward, plain_input_gradient, plain_weight_gradient
@@ -23,6 +23,8 @@ def edge_linear_op(x_NI: Tensor, weight_JIO: Tensor, cells: int, limit: float, f
     grid, routes = SplineGrid(cells=cells, limit=limit), _routes(x_NI, weight_JIO)
     if routes.forward.implementation == "torch":
         return plain_forward(x_NI, weight_JIO, grid, _form(form))
+    if routes.forward.implementation == "cuda":
+        return hopper.forward(x_NI, weight_JIO, limit)
     from . import launch
 
     if routes.forward.implementation == "gather":
@@ -51,6 +53,8 @@ def _input_gradient(
 ) -> Tensor:
     if routes.input_gradient.implementation == "torch":
         return plain_input_gradient(x_NI, weight_JIO, grad_NO, grid, form)
+    if routes.input_gradient.implementation == "cuda":
+        return hopper.input_gradient(x_NI, weight_JIO, grad_NO, grid.limit)
     from . import launch
 
     if routes.input_gradient.implementation == "slab":
@@ -63,6 +67,8 @@ def _input_gradient(
 def _weight_gradient(x_NI: Tensor, grad_NO: Tensor, grid: SplineGrid, form: EdgeForm, routes: EdgeRoutes) -> Tensor:
     if routes.weight_gradient.implementation == "torch":
         return plain_weight_gradient(x_NI, grad_NO, grid, form)
+    if routes.weight_gradient.implementation == "cuda":
+        return hopper.weight_gradient(x_NI, grad_NO, grid.limit)
     from . import launch
 
     if routes.weight_gradient.implementation == "slab":
@@ -72,8 +78,9 @@ def _weight_gradient(x_NI: Tensor, grad_NO: Tensor, grid: SplineGrid, form: Edge
 
 def _routes(x_NI: Tensor, weight_JIO: Tensor) -> EdgeRoutes:
     features, inputs, outputs = weight_JIO.shape
-    sizes = {"features": features, "inputs": inputs, "outputs": outputs, "tokens": len(x_NI)}
-    return route_edge_linear(machine_of(x_NI.device), **sizes, dtype=dtype_name(x_NI))
+    sizes = {"features": features, "inputs": inputs, "outputs": outputs, "dtype": dtype_name(x_NI)}
+    machine = machine_of(x_NI.device)
+    return route_edge_linear(machine, **sizes, tokens=len(x_NI), unbuilt=hopper.unbuilt_here(machine, **sizes))
 
 
 def _form(form: str) -> EdgeForm:

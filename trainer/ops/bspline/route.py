@@ -1,8 +1,9 @@
 """Which implementation of the edge layer's three products runs, and why. README.md has the measurements behind it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..route import Machine, Route, without_triton
+from . import hopper
 
 __all__ = ["EdgeRoutes", "route_edge_linear", "route_grouped_edge_linear"]
 
@@ -18,7 +19,7 @@ GATHERED_ROWS = 4
 class EdgeRoutes:
     """`torch`: plain PyTorch. `slab`: features by a kernel, products by the vendor's library. `fused`: one kernel.
 
-    `gather`: one kernel that reads the live weights alone, for a token at a time.
+    `cuda`: one kernel of CUDA C++ for Hopper. `gather`: one that reads the live weights alone, for a token at a time.
     """
 
     forward: Route
@@ -35,7 +36,14 @@ class EdgeRoutes:
 
 
 def route_edge_linear(
-    machine: Machine, *, features: int, inputs: int, outputs: int, dtype: str, tokens: int | None = None
+    machine: Machine,
+    *,
+    features: int,
+    inputs: int,
+    outputs: int,
+    dtype: str,
+    tokens: int | None = None,
+    unbuilt: str | None = None,
 ) -> EdgeRoutes:
     """The routes of one layer.
 
@@ -43,25 +51,35 @@ def route_edge_linear(
         features: J, weights of an edge.
         dtype: torch's name, such as `bfloat16`.
         tokens: N; None: many.
+        unbuilt: why the CUDA kernels cannot be built on this machine; None where they can.
     """
     plain = without_triton(machine, dtype)
     if plain is not None:
         return EdgeRoutes(forward=plain, input_gradient=plain, weight_gradient=plain)
+    why_not = hopper.misfit(machine.capability, features, inputs, outputs, dtype) or unbuilt
     products = features * inputs * outputs
-    if products < FUSED_PRODUCTS:
-        general = Route(
-            implementation="fused", reason=f"{products:,} weights: a slab's traffic would be the larger part"
-        )
+    if why_not is None:
+        routes = CUDA
+    elif products < FUSED_PRODUCTS:
+        routes = _all("fused", f"{products:,} weights: a slab's traffic would be the larger part; not cuda: {why_not}")
     else:
-        general = Route(implementation="slab", reason=f"{products:,} weights: the vendor's product is the larger part")
-    forward = general
+        routes = _all("slab", f"{products:,} weights: the vendor's product is the larger part; not cuda: {why_not}")
     if tokens is not None and tokens <= GATHERED_TOKENS:
-        forward = Route(implementation="gather", reason=f"one token: 5 of each edge's {features} weights are live")
-    return EdgeRoutes(forward=forward, input_gradient=general, weight_gradient=general)
+        gather = Route(implementation="gather", reason=f"one token: 5 of each edge's {features} weights are live")
+        return replace(routes, forward=gather)
+    return routes
 
 
 def route_grouped_edge_linear(
-    machine: Machine, *, features: int, groups: int, dtype: str, rows: int | None = None
+    machine: Machine,
+    *,
+    features: int,
+    groups: int,
+    inputs: int,
+    outputs: int,
+    dtype: str,
+    rows: int | None = None,
+    unbuilt: str | None = None,
 ) -> EdgeRoutes:
     """The routes of one layer of a grove's subnets.
 
@@ -69,14 +87,27 @@ def route_grouped_edge_linear(
         features: J, weights of an edge. groups: E, subnets.
         dtype: torch's name, such as `bfloat16`.
         rows: of all groups; None: many.
+        unbuilt: why the CUDA kernels cannot be built on this machine; None where they can.
     """
     plain = without_triton(machine, dtype)
     if plain is not None:
         return EdgeRoutes(forward=plain, input_gradient=plain, weight_gradient=plain)
-    general = Route(
-        implementation="fused", reason=f"{groups} subnets in one kernel, which asks nothing of the host for their rows"
-    )
-    forward = general
+    why_not = hopper.misfit(machine.capability, features, inputs, outputs, dtype) or unbuilt
+    at_once = f"{groups} subnets in one kernel, which asks nothing of the host for their rows"
+    routes = CUDA if why_not is None else _all("fused", f"{at_once}; not cuda: {why_not}")
     if rows is not None and rows <= GATHERED_ROWS:
-        forward = Route(implementation="gather", reason=f"few rows: 5 of each edge's {features} weights are live")
-    return EdgeRoutes(forward=forward, input_gradient=general, weight_gradient=general)
+        gather = Route(implementation="gather", reason=f"few rows: 5 of each edge's {features} weights are live")
+        return replace(routes, forward=gather)
+    return routes
+
+
+def _all(implementation: str, reason: str) -> EdgeRoutes:
+    route = Route(implementation=implementation, reason=reason)
+    return EdgeRoutes(forward=route, input_gradient=route, weight_gradient=route)
+
+
+CUDA = EdgeRoutes(
+    forward=Route(implementation="cuda", reason="2:4: of every four features two are zero, which takes half the steps"),
+    input_gradient=Route(implementation="cuda", reason="features' gradients meet their slopes in registers"),
+    weight_gradient=Route(implementation="cuda", reason="features go from registers into the tensor cores"),
+)
