@@ -1,4 +1,4 @@
-"""The CUDA kernels under NVIDIA's compute-sanitizer: no access out of bounds, none not set, no race in shared memory."""
+"""The CUDA kernels under NVIDIA's compute-sanitizer: no access out of bounds, no race in shared memory."""
 
 import shutil
 import subprocess

@@ -53,8 +53,9 @@ class KanSubnets(nn.Module):
     def routes(self, machine: Machine, dtype: str, rows: int | None = None) -> dict[str, Route]:
         """What computes the edge layers there, and why, for so many rows of all experts (None: many)."""
         groups, features, inputs, outputs = self.enter_EJIO.shape
-        sizes = {"features": features, "groups": groups, "inputs": inputs, "outputs": outputs}
-        return route_grouped_edge_linear(machine, **sizes, dtype=dtype, rows=rows).by_work()
+        return route_grouped_edge_linear(
+            machine, features=features, groups=groups, inputs=inputs, outputs=outputs, dtype=dtype, rows=rows
+        ).by_work()
 
 
 class GatedSubnets(nn.Module):

@@ -111,10 +111,17 @@ def _each_group(ends_E: Tensor) -> Iterator[tuple[int, slice]]:
 
 def _routes(x_MI: Tensor, weight_EJIO: Tensor) -> EdgeRoutes:
     groups, features, inputs, outputs = weight_EJIO.shape
-    sizes = {"features": features, "inputs": inputs, "outputs": outputs, "dtype": dtype_name(x_MI)}
-    machine = machine_of(x_MI.device)
-    unbuilt = hopper.unbuilt_here(machine, **sizes)
-    return route_grouped_edge_linear(machine, groups=groups, **sizes, rows=len(x_MI), unbuilt=unbuilt)
+    machine, dtype = machine_of(x_MI.device), dtype_name(x_MI)
+    return route_grouped_edge_linear(
+        machine,
+        features=features,
+        groups=groups,
+        inputs=inputs,
+        outputs=outputs,
+        dtype=dtype,
+        rows=len(x_MI),
+        unbuilt=hopper.unbuilt_here(machine, features, inputs, outputs, dtype),
+    )
 
 
 def _form(form: str) -> EdgeForm:

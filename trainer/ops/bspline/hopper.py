@@ -52,7 +52,7 @@ def misfit(capability: tuple[int, int] | None, features: int, inputs: int, outpu
     return None
 
 
-def unbuilt_here(machine: Machine, *, features: int, inputs: int, outputs: int, dtype: str) -> str | None:
+def unbuilt_here(machine: Machine, features: int, inputs: int, outputs: int, dtype: str) -> str | None:
     """Why the kernels cannot be built for a layer that they would serve; None where they can, or would not anyway."""
     if misfit(machine.capability, features, inputs, outputs, dtype) is not None:
         return None

@@ -78,9 +78,16 @@ def _weight_gradient(x_NI: Tensor, grad_NO: Tensor, grid: SplineGrid, form: Edge
 
 def _routes(x_NI: Tensor, weight_JIO: Tensor) -> EdgeRoutes:
     features, inputs, outputs = weight_JIO.shape
-    sizes = {"features": features, "inputs": inputs, "outputs": outputs, "dtype": dtype_name(x_NI)}
-    machine = machine_of(x_NI.device)
-    return route_edge_linear(machine, **sizes, tokens=len(x_NI), unbuilt=hopper.unbuilt_here(machine, **sizes))
+    machine, dtype = machine_of(x_NI.device), dtype_name(x_NI)
+    return route_edge_linear(
+        machine,
+        features=features,
+        inputs=inputs,
+        outputs=outputs,
+        dtype=dtype,
+        tokens=len(x_NI),
+        unbuilt=hopper.unbuilt_here(machine, features, inputs, outputs, dtype),
+    )
 
 
 def _form(form: str) -> EdgeForm:
