@@ -129,6 +129,8 @@ __device__ __forceinline__ void make_features(const uint8_t* inputs, int token, 
 // Rows of tokens, in a small matrix of this warp; and from it operands of 16 tokens each: rows of features.
 // Matrix (s, g) is of row s, tokens 8 g to 8 g + 7.
 __device__ __forceinline__ void keep_rows(uint8_t* scratch, int lane, const uint4 (&rows)[2][2]) {
+  // The last stage's are read by all lanes.
+  __syncwarp();
 #pragma unroll
   for (int half = 0; half < 2; ++half)
 #pragma unroll

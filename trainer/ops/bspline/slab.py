@@ -54,6 +54,9 @@ def weight_gradient(
         else:
             slab_JiN = slab_NJi.permute(1, 2, 0)
             torch.bmm(slab_JiN, grad_NO.expand(features, -1, -1), out=grad_JIO[:, columns])
+            del slab_JiN
+        # Before the next slab is made: two at once would be twice the workspace.
+        del slab_NJi
     return grad_JIO
 
 
