@@ -78,15 +78,16 @@ __device__ __forceinline__ void live_bases(float x, float limit, float inverse, 
 }
 
 // A thread's tiles, one after the other: those of its cluster that have rows.
+template <int kCluster>
 class Walk {
  public:
   __device__ __forceinline__ Walk(const Tiles& tiles, const int* ends)
-      : tiles_(tiles), ends_(ends), cluster_(hopper::cluster_size()), number_(static_cast<int>(blockIdx.x) / cluster_) {}
+      : tiles_(tiles), ends_(ends), number_(static_cast<int>(blockIdx.x) / kCluster) {}
 
   __device__ __forceinline__ bool next(Tile& tile) {
     for (const int last = tiles_.count(); number_ < last;) {
       tile = tiles_.find(ends_, number_);
-      number_ += static_cast<int>(gridDim.x) / cluster_;
+      number_ += static_cast<int>(gridDim.x) / kCluster;
       if (tile.rows.first < tile.rows.last) return true;
     }
     return false;
@@ -95,7 +96,7 @@ class Walk {
  private:
   const Tiles& tiles_;
   const int* ends_;
-  int cluster_, number_;
+  int number_;
 };
 
 }  // namespace edge

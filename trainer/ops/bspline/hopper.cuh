@@ -65,12 +65,6 @@ __device__ __forceinline__ uint32_t block_in_cluster() {
   return rank;
 }
 
-__device__ __forceinline__ int cluster_size() {
-  uint32_t size;
-  asm("mov.u32 %0, %%cluster_nctaid.x;" : "=r"(size));
-  return static_cast<int>(size);
-}
-
 // A ring of stages in shared memory: which one is next, and how often the ring went round.
 template <int kStages>
 struct Ring {
@@ -85,12 +79,12 @@ struct Ring {
 };
 
 // Ready to be filled and ready to be read; `empty` is arrived at by each computing warpgroup of each block.
-template <int kStages>
+template <int kStages, int kCluster>
 __device__ __forceinline__ void init_barriers(uint64_t* full, uint64_t* empty) {
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < kStages; ++stage) {
       barrier_init(&full[stage], 1);
-      barrier_init(&empty[stage], 2 * cluster_size());
+      barrier_init(&empty[stage], 2 * kCluster);
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
@@ -103,9 +97,10 @@ __device__ __forceinline__ uint8_t* align_stages(uint8_t* raw) {
 }
 
 // This warpgroup has read the stage: told to every block of the cluster, since each may fill it.
-__device__ __forceinline__ void release(uint64_t* empty, int cluster) {
+template <int kCluster>
+__device__ __forceinline__ void release(uint64_t* empty) {
   const int block = threadIdx.x % kGroupThreads;
-  if (block < cluster) barrier_arrive_at(empty, block);
+  if (block < kCluster) barrier_arrive_at(empty, block);
 }
 
 // ---- the copy engine ----------------------------------------------------------------------------------------------
@@ -314,28 +309,15 @@ bool encode(CUtensorMap* map, const void* base, const cuuint64_t (&sizes)[kDims]
                   CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
-// How many clusters of so many blocks run at once; asked of the driver the first time.
+// How many clusters of a kernel run at once; asked of the driver the first time.
 template <auto kKernel>
-int resident_clusters(int cluster, int shared_bytes) {
-  static int found[5] = {};
-  if (found[cluster] == 0) {
-    cudaLaunchAttribute attribute = {cudaLaunchAttributeClusterDimension, {}, {}};
-    attribute.val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
-    cudaLaunchConfig_t config = {dim3(1024), dim3(kThreads), static_cast<size_t>(shared_bytes), nullptr, &attribute, 1};
-    if (cudaOccupancyMaxActiveClusters(&found[cluster], kKernel, &config) != cudaSuccess) return 1;
+int resident_clusters(int shared_bytes) {
+  static int found = 0;
+  if (found == 0) {
+    const cudaLaunchConfig_t config = {dim3(1024), dim3(kThreads), static_cast<size_t>(shared_bytes)};
+    if (cudaOccupancyMaxActiveClusters(&found, kKernel, &config) != cudaSuccess || found < 1) found = 1;
   }
-  return found[cluster] > 0 ? found[cluster] : 1;
-}
-
-// A kernel on so many clusters, side by side along x.
-template <typename... Parameters, typename... Arguments>
-cudaError_t launch_clusters(void (*kernel)(Parameters...), dim3 clusters, int cluster, int shared_bytes,
-                            cudaStream_t stream, const Arguments&... arguments) {
-  cudaLaunchAttribute attribute = {cudaLaunchAttributeClusterDimension, {}, {}};
-  attribute.val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
-  const dim3 grid(clusters.x * cluster, clusters.y, clusters.z);
-  cudaLaunchConfig_t config = {grid, dim3(kThreads), static_cast<size_t>(shared_bytes), stream, &attribute, 1};
-  return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
+  return found;
 }
 
 }  // namespace hopper

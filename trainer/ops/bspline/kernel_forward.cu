@@ -36,11 +36,11 @@ struct Maps {
 // ---- loads of weights ---------------------------------------------------------------------------------------------
 
 template <int kPanels>
-__device__ void load_stages(const Maps& maps, edge::Walk walk, uint8_t* stages, uint64_t* full, uint64_t* empty,
+__device__ void load_stages(const Maps& maps, edge::Walk<kCluster> walk, uint8_t* stages, uint64_t* full, uint64_t* empty,
                             int count) {
   using S = Shape<kPanels>;
-  const int mine = static_cast<int>(block_in_cluster()), cluster = cluster_size();
-  const auto all = static_cast<uint16_t>((1 << cluster) - 1);
+  const int mine = static_cast<int>(block_in_cluster());
+  constexpr uint16_t kAll = (1 << kCluster) - 1;
   Ring<kStages> ring;
   int turn = 0;
   for (edge::Tile tile; walk.next(tile);) {
@@ -51,14 +51,14 @@ __device__ void load_stages(const Maps& maps, edge::Walk walk, uint8_t* stages, 
       uint8_t* place = stages + ring.stage * S::kStageBytes;
       // The blocks of the cluster load the panels in turn, each for all.
       for (int panel = 0; panel < kPanels; ++panel, ++turn) {
-        if (turn % cluster != mine) continue;
+        if (turn % kCluster != mine) continue;
         const int output = tile.column * S::kOutputs + panel * kPanel;
 #pragma unroll
         for (int step = 0; step < 4; ++step)
           load_5d(place + step * S::kStepBytes + panel * kSparseBytes, &maps.spline[step], barrier, output,
-                      edge::kFeatures * tile.rows.group, 4 * t, 0, all);
+                      edge::kFeatures * tile.rows.group, 4 * t, 0, kAll);
         load_5d(place + 4 * S::kStepBytes + panel * kDenseBytes, &maps.silu, barrier, output, 0, 0,
-                    t + edge::kFeatures * tile.rows.group * count, all);
+                    t + edge::kFeatures * tile.rows.group * count, kAll);
       }
     }
   }
@@ -115,7 +115,7 @@ __device__ __forceinline__ void accumulate(float (&d)[kPanels * 32], const __nv_
                                            uint64_t* full, uint64_t* empty, Ring<kStages>& ring, int row, int tokens,
                                            int inputs, float limit) {
   using S = Shape<kPanels>;
-  const int lane = threadIdx.x & 31, quad = (lane & 3) * 4, cluster = cluster_size();
+  const int lane = threadIdx.x & 31, quad = (lane & 3) * 4;
   const float inverse = 0.5f / limit;
   const int count = inputs / kStageInputs;
 #pragma unroll
@@ -152,14 +152,14 @@ __device__ __forceinline__ void accumulate(float (&d)[kPanels * 32], const __nv_
       if (half == 0) cut_schedule(&full[ring.stage], ring.round & 1);
       // All but the newest are done: their registers may be used again, and what the last stage held is free.
       products_wait<1>();
-      if (half == 0 && t > 0) release(&empty[before], cluster);
+      if (half == 0 && t > 0) release<kCluster>(&empty[before]);
     }
     before = ring.stage;
     ring.advance();
   }
   products_wait<0>();
   settle(d);
-  release(&empty[before], cluster);
+  release<kCluster>(&empty[before]);
 }
 
 // A row's sums: four lanes have it, and write eight outputs at a time.
@@ -181,7 +181,7 @@ __device__ __forceinline__ void write_row(const float (&d)[kPanels * 32], int be
 }
 
 template <int kPanels>
-__device__ void compute(const __nv_bfloat16* x, __nv_bfloat16* y, edge::Walk walk, const uint8_t* stages,
+__device__ void compute(const __nv_bfloat16* x, __nv_bfloat16* y, edge::Walk<kCluster> walk, const uint8_t* stages,
                         uint64_t* full, uint64_t* empty, int inputs, int outputs, float limit) {
   const int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) & 3;
   const int mine = static_cast<int>(block_in_cluster()) * kTileN + (threadIdx.x / kGroupThreads - 1) * 64 + warp * 16 +
@@ -201,21 +201,21 @@ __device__ void compute(const __nv_bfloat16* x, __nv_bfloat16* y, edge::Walk wal
 }
 
 template <int kPanels>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
     forward_kernel(const __grid_constant__ Maps maps, const __nv_bfloat16* __restrict__ x,
                    __nv_bfloat16* __restrict__ y, const int* __restrict__ ends, const __grid_constant__ edge::Tiles tiles,
                    int inputs, int outputs, float limit) {
   extern __shared__ uint8_t raw[];
   __shared__ uint64_t full[kStages], empty[kStages];
   uint8_t* stages = align_stages(raw);
-  init_barriers<kStages>(full, empty);
+  init_barriers<kStages, kCluster>(full, empty);
   if (threadIdx.x < kGroupThreads) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;\n");
     if (threadIdx.x == 0)
-      load_stages<kPanels>(maps, edge::Walk(tiles, ends), stages, full, empty, inputs / kStageInputs);
+      load_stages<kPanels>(maps, edge::Walk<kCluster>(tiles, ends), stages, full, empty, inputs / kStageInputs);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;\n");
-    compute<kPanels>(x, y, edge::Walk(tiles, ends), stages, full, empty, inputs, outputs, limit);
+    compute<kPanels>(x, y, edge::Walk<kCluster>(tiles, ends), stages, full, empty, inputs, outputs, limit);
   }
   // Nobody leaves while a neighbour may still write here.
   __syncwarp();
@@ -250,9 +250,10 @@ cudaError_t launch(const Maps& maps, const __nv_bfloat16* x, __nv_bfloat16* y, c
   if (error != cudaSuccess) return error;
   const int columns = (outputs + S::kOutputs - 1) / S::kOutputs;
   const edge::Tiles tiles{groups, tokens, kCluster * kTileN, columns, kBand};
-  const int clusters = min(tiles.count(), resident_clusters<forward_kernel<kPanels>>(kCluster, S::kSharedBytes));
-  return launch_clusters(forward_kernel<kPanels>, clusters, kCluster, S::kSharedBytes, stream, maps, x, y, ends, tiles,
-                         inputs, outputs, limit);
+  const int clusters = min(tiles.count(), resident_clusters<forward_kernel<kPanels>>(S::kSharedBytes));
+  forward_kernel<kPanels><<<clusters * kCluster, kThreads, S::kSharedBytes, stream>>>(maps, x, y, ends, tiles, inputs,
+                                                                                     outputs, limit);
+  return cudaGetLastError();
 }
 
 }  // namespace

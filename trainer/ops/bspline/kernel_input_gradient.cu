@@ -25,25 +25,26 @@ constexpr int kStepBytes = 32;   // sixteen outputs
 constexpr int kBand = 8;         // tiles of rows that go together through all inputs, so that both stay in the cache
 
 struct Maps {
-  CUtensorMap grad[2], weight;  // dy in boxes of 128 rows, or of 64
+  CUtensorMap grad, weight;
 };
 
 // A block's place in its cluster: two rows of blocks by one column, or by two.
+template <int kColumns>
 struct Place {
-  int row, column, columns;
+  int row, column;
 
-  __device__ __forceinline__ Place()
-      : row(block_in_cluster() & 1), column(block_in_cluster() >> 1), columns(cluster_size() / 2) {}
+  __device__ __forceinline__ Place() : row(block_in_cluster() & 1), column(block_in_cluster() >> 1) {}
   __device__ __forceinline__ int input(const edge::Tile& tile) const {
-    return (tile.column * columns + column) * kTileI;
+    return (tile.column * kColumns + column) * kTileI;
   }
-  __device__ __forceinline__ uint16_t of_row() const { return (columns == 2 ? 5 : 1) << row; }
+  __device__ __forceinline__ uint16_t of_row() const { return (kColumns == 2 ? 5 : 1) << row; }
   __device__ __forceinline__ uint16_t of_column() const { return 3 << (2 * column); }
 };
 
-__device__ void load_stages(const Maps& maps, edge::Walk walk, uint8_t* stages, uint64_t* full, uint64_t* empty,
+template <int kColumns>
+__device__ void load_stages(const Maps& maps, edge::Walk<2 * kColumns> walk, uint8_t* stages, uint64_t* full, uint64_t* empty,
                             int count) {
-  const Place mine;
+  const Place<kColumns> mine;
   Ring<kStages> ring;
   for (edge::Tile tile; walk.next(tile);) {
     const int input = mine.input(tile) + mine.row * kHalfInputs;
@@ -53,8 +54,8 @@ __device__ void load_stages(const Maps& maps, edge::Walk walk, uint8_t* stages, 
       barrier_expect(barrier, kStageBytes);
       uint8_t* place = stages + ring.stage * kStageBytes;
       // What the blocks of a row share, dy, and those of a column, weights: each loads its part for both.
-      const int rows = kTileN / mine.columns, part = mine.column * rows;
-      load_2d(place + part * kRowBytes, &maps.grad[mine.columns - 1], barrier, t * kPanel,
+      const int rows = kTileN / kColumns, part = mine.column * rows;
+      load_2d(place + part * kRowBytes, &maps.grad, barrier, t * kPanel,
               tile.rows.first + mine.row * kTileN + part, mine.of_row());
       load_3d(place + kGradBytes + mine.row * kHalfBytes, &maps.weight, barrier, t * kPanel, input,
               edge::kFeatures * tile.rows.group, mine.of_column());
@@ -117,9 +118,10 @@ __device__ __forceinline__ void write_row(const float (&d)[kHalves][72], int bel
   if (is_there && i < inputs) *reinterpret_cast<uint4*>(out + i) = found;
 }
 
+template <int kCluster>
 __device__ __forceinline__ void accumulate(float (&d)[kHalves][72], const uint8_t* stages, uint64_t* full,
                                            uint64_t* empty, Ring<kStages>& ring, int count) {
-  const int warpgroup = threadIdx.x / kGroupThreads - 1, cluster = cluster_size();
+  const int warpgroup = threadIdx.x / kGroupThreads - 1;
   int before = 0;
   for (int t = 0; t < count; ++t) {
     const uint8_t* place = stages + ring.stage * kStageBytes;
@@ -136,14 +138,14 @@ __device__ __forceinline__ void accumulate(float (&d)[kHalves][72], const uint8_
     products_commit();
     products_wait<1>();
     // What the stage before held is read.
-    if (t > 0) release(&empty[before], cluster);
+    if (t > 0) release<kCluster>(&empty[before]);
     before = ring.stage;
     ring.advance();
   }
   products_wait<0>();
   settle(d[0]);
   settle(d[1]);
-  release(&empty[before], cluster);
+  release<kCluster>(&empty[before]);
 }
 
 // Where all of a tile's stages lie in shared memory, the warpgroups multiply in turn: one contracts meanwhile.
@@ -155,10 +157,11 @@ __device__ __forceinline__ void give_turn(int warpgroup, bool in_turn) {
   if (in_turn) asm volatile("bar.arrive %0, 256;" ::"r"(2 - warpgroup) : "memory");
 }
 
-__device__ void compute(const __nv_bfloat16* x, __nv_bfloat16* out, edge::Walk walk, const uint8_t* stages,
+template <int kColumns>
+__device__ void compute(const __nv_bfloat16* x, __nv_bfloat16* out, edge::Walk<2 * kColumns> walk, const uint8_t* stages,
                         uint64_t* full, uint64_t* empty, int inputs, int count, float limit) {
   const int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) & 3, warpgroup = threadIdx.x / kGroupThreads - 1;
-  const Place place;
+  const Place<kColumns> place;
   const int mine = place.row * kTileN + warpgroup * 64 + warp * 16 + lane / 4;
   const float scale = 2.5f / limit;
   const bool in_turn = count <= kStages;
@@ -174,7 +177,7 @@ __device__ void compute(const __nv_bfloat16* x, __nv_bfloat16* out, edge::Walk w
       load_pairs(x + static_cast<int64_t>(there) * inputs, inputs, input + (lane & 3) * 2, pairs[below]);
     }
     await_turn(warpgroup, in_turn);
-    accumulate(d, stages, full, empty, ring, count);
+    accumulate<2 * kColumns>(d, stages, full, empty, ring, count);
     give_turn(warpgroup, in_turn);
 #pragma unroll
     for (int below = 0; below < 2; ++below) {
@@ -187,7 +190,8 @@ __device__ void compute(const __nv_bfloat16* x, __nv_bfloat16* out, edge::Walk w
   if (warpgroup == 0) await_turn(0, in_turn);
 }
 
-__global__ void __launch_bounds__(kThreads, 1)
+template <int kColumns>
+__global__ void __cluster_dims__(2 * kColumns, 1, 1) __launch_bounds__(kThreads, 1)
     input_gradient_kernel(const __grid_constant__ Maps maps, const __nv_bfloat16* __restrict__ x,
                           __nv_bfloat16* __restrict__ out, const int* __restrict__ ends,
                           const __grid_constant__ edge::Tiles tiles, int inputs, int outputs, float limit) {
@@ -195,13 +199,13 @@ __global__ void __launch_bounds__(kThreads, 1)
   __shared__ uint64_t full[kStages], empty[kStages];
   uint8_t* stages = align_stages(raw);
   const int count = (outputs + kPanel - 1) / kPanel;
-  init_barriers<kStages>(full, empty);
+  init_barriers<kStages, 2 * kColumns>(full, empty);
   if (threadIdx.x < kGroupThreads) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 56;\n");
-    if (threadIdx.x == 0) load_stages(maps, edge::Walk(tiles, ends), stages, full, empty, count);
+    if (threadIdx.x == 0) load_stages<kColumns>(maps, edge::Walk<2 * kColumns>(tiles, ends), stages, full, empty, count);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 224;\n");
-    compute(x, out, edge::Walk(tiles, ends), stages, full, empty, inputs, count, limit);
+    compute<kColumns>(x, out, edge::Walk<2 * kColumns>(tiles, ends), stages, full, empty, inputs, count, limit);
   }
   // Nobody leaves while a neighbour may still write here.
   __syncwarp();
@@ -209,14 +213,26 @@ __global__ void __launch_bounds__(kThreads, 1)
 }
 
 bool encode_all(Maps* maps, const void* grad, const void* weight, cuuint64_t weights, cuuint64_t n, cuuint64_t i,
-                cuuint64_t o) {
+                cuuint64_t o, int columns) {
   const cuuint64_t grad_sizes[2] = {o, n}, grad_strides[1] = {2 * o};
-  const cuuint32_t grad_box[2] = {kPanel, kTileN}, half_box[2] = {kPanel, kTileN / 2};
+  const cuuint32_t grad_box[2] = {kPanel, static_cast<cuuint32_t>(kTileN / columns)};
   const cuuint64_t weight_sizes[3] = {o, i, edge::kFeatures * weights}, weight_strides[2] = {2 * o, 2 * o * i};
   const cuuint32_t weight_box[3] = {kPanel, kHalfInputs, edge::kFeatures};
-  return encode<2>(&maps->grad[0], grad, grad_sizes, grad_strides, grad_box) &&
-         encode<2>(&maps->grad[1], grad, grad_sizes, grad_strides, half_box) &&
+  return encode<2>(&maps->grad, grad, grad_sizes, grad_strides, grad_box) &&
          encode<3>(&maps->weight, weight, weight_sizes, weight_strides, weight_box);
+}
+
+template <int kColumns>
+cudaError_t launch(const Maps& maps, const __nv_bfloat16* x, __nv_bfloat16* out, const int* ends, int groups,
+                   int tokens, int inputs, int outputs, float limit, cudaStream_t stream) {
+  const auto kernel = input_gradient_kernel<kColumns>;
+  const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
+  if (error != cudaSuccess) return error;
+  const edge::Tiles tiles{groups, tokens, 2 * kTileN, (inputs + kColumns * kTileI - 1) / (kColumns * kTileI), kBand};
+  const int clusters = min(tiles.count(), resident_clusters<input_gradient_kernel<kColumns>>(kSharedBytes));
+  kernel<<<clusters * 2 * kColumns, kThreads, kSharedBytes, stream>>>(maps, x, out, ends, tiles, inputs, outputs,
+                                                                      limit);
+  return cudaGetLastError();
 }
 
 }  // namespace
@@ -227,16 +243,12 @@ bool encode_all(Maps* maps, const void* grad, const void* weight, cuuint64_t wei
 extern "C" int kanctl_edge_input_gradient(const void* x, const void* weight, const void* grad, void* out,
                                           const void* ends, int groups, int tokens, int inputs, int outputs,
                                           float limit, void* stream) {
+  // Four blocks load least; two fit better where a layer has few inputs.
+  const int columns = inputs % (2 * kTileI) == 0 ? 2 : 1;
   Maps maps;
-  if (!encode_all(&maps, grad, weight, groups > 0 ? groups : 1, tokens, inputs, outputs)) return cudaErrorInvalidValue;
-  const cudaError_t error =
-      cudaFuncSetAttribute(input_gradient_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
-  if (error != cudaSuccess) return error;
-  // Clusters of four load least; those of two fit better where a layer has few inputs.
-  const int columns = (inputs + kTileI - 1) / kTileI, cluster = columns % 2 == 0 ? 4 : 2;
-  const edge::Tiles tiles{groups, tokens, 2 * kTileN, columns / (cluster / 2), kBand};
-  const int clusters = min(tiles.count(), resident_clusters<input_gradient_kernel>(cluster, kSharedBytes));
-  return launch_clusters(input_gradient_kernel, clusters, cluster, kSharedBytes, static_cast<cudaStream_t>(stream),
-                         maps, static_cast<const __nv_bfloat16*>(x), static_cast<__nv_bfloat16*>(out),
-                         static_cast<const int*>(ends), tiles, inputs, outputs, limit);
+  if (!encode_all(&maps, grad, weight, groups > 0 ? groups : 1, tokens, inputs, outputs, columns))
+    return cudaErrorInvalidValue;
+  const auto run = columns == 2 ? launch<2> : launch<1>;
+  return run(maps, static_cast<const __nv_bfloat16*>(x), static_cast<__nv_bfloat16*>(out),
+             static_cast<const int*>(ends), groups, tokens, inputs, outputs, limit, static_cast<cudaStream_t>(stream));
 }

@@ -62,8 +62,9 @@ template <bool kIsSilu, int kPanels>
 __device__ void load_stages(const Maps& maps, uint8_t* stages, uint64_t* full, uint64_t* empty, const Span& span,
                             int input, int output) {
   using S = Shape<kIsSilu, kPanels>;
-  const int mine = static_cast<int>(block_in_cluster()), cluster = cluster_size();
-  const auto all = static_cast<uint16_t>((1 << cluster) - 1), own = static_cast<uint16_t>(1 << mine);
+  const int mine = static_cast<int>(block_in_cluster());
+  constexpr uint16_t kAll = (1 << kCluster) - 1;
+  const auto own = static_cast<uint16_t>(1 << mine);
   Ring<S::kStages> ring;
   int turn = 0;
   for (int token = span.first; token < span.last; token += kStageTokens, ring.advance()) {
@@ -73,8 +74,8 @@ __device__ void load_stages(const Maps& maps, uint8_t* stages, uint64_t* full, u
     uint8_t* place = stages + ring.stage * S::kStageBytes;
     // The blocks of the cluster load the panels in turn, each for all.
     for (int panel = 0; panel < kPanels; ++panel, ++turn)
-      if (turn % cluster == mine)
-        load_2d(place + panel * kGradBytes, &maps.grad, barrier, output + panel * kPanel, token, all);
+      if (turn % kCluster == mine)
+        load_2d(place + panel * kGradBytes, &maps.grad, barrier, output + panel * kPanel, token, kAll);
     uint8_t* of_inputs = place + kPanels * kGradBytes;
     if (kIsSilu) {
       load_2d(of_inputs, &maps.wide, barrier, input, token, own);
@@ -154,7 +155,7 @@ template <bool kIsSilu, int kPanels>
 __device__ __forceinline__ void accumulate(float (&d)[kPanels * 32], uint8_t* stages, uint8_t* scratch, uint64_t* full,
                                            uint64_t* empty, const Span& span, float limit) {
   using S = Shape<kIsSilu, kPanels>;
-  const int lane = threadIdx.x & 31, warp = threadIdx.x / 32 - kGroupThreads / 32, cluster = cluster_size();
+  const int lane = threadIdx.x & 31, warp = threadIdx.x / 32 - kGroupThreads / 32;
   const float inverse = 0.5f / limit;
   Ring<S::kStages> ring;
   int before = 0;
@@ -171,7 +172,7 @@ __device__ __forceinline__ void accumulate(float (&d)[kPanels * 32], uint8_t* st
     }
     keep_rows(scratch, lane, rows);
     products_wait<0>();
-    if (token > span.first) release(&empty[before], cluster);
+    if (token > span.first) release<kCluster>(&empty[before]);
     uint32_t a[4][4];
     load_operands(scratch, lane, a);
     products_begin();
@@ -244,7 +245,7 @@ __device__ __forceinline__ void run(const Maps& maps, Out* out, uint8_t* stages,
 }
 
 template <int kPanels, typename Out>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
     weight_gradient_kernel(const __grid_constant__ Maps maps, Out* __restrict__ out, const int* __restrict__ ends,
                            Sizes sizes, int spline_tiles, float limit) {
   extern __shared__ uint8_t raw[];
@@ -253,7 +254,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const Span span = find_span(ends, sizes, blockIdx.z);
   const int tile = blockIdx.x, output = blockIdx.y * kPanels * kPanel;
   out += static_cast<int64_t>(blockIdx.z) * edge::kFeatures * sizes.inputs * sizes.outputs;
-  init_barriers<kMostStages>(full, empty);
+  init_barriers<kMostStages, kCluster>(full, empty);
   // The same for the whole cluster: spline_tiles is a multiple of its blocks.
   if (tile < spline_tiles)
     run<false, kPanels>(maps, out, stages, full, empty, span, sizes, tile, output, limit);
@@ -301,9 +302,10 @@ cudaError_t launch(const Maps& maps, void* out, const int* ends, const Sizes& si
   const int spline_clusters = (sizes.inputs + kCluster * Kind<false>::kInputs - 1) / (kCluster * Kind<false>::kInputs);
   const int silu_clusters = (sizes.inputs + kCluster * Kind<true>::kInputs - 1) / (kCluster * Kind<true>::kInputs);
   const int columns = (sizes.outputs + kPanels * kPanel - 1) / (kPanels * kPanel);
-  const dim3 clusters(spline_clusters + silu_clusters, columns, sizes.parts);
-  return launch_clusters(kernel, clusters, kCluster, kSharedBytes, stream, maps, static_cast<Out*>(out), ends, sizes,
-                         spline_clusters * kCluster, limit);
+  const dim3 grid((spline_clusters + silu_clusters) * kCluster, columns, sizes.parts);
+  kernel<<<grid, kThreads, kSharedBytes, stream>>>(maps, static_cast<Out*>(out), ends, sizes,
+                                                   spline_clusters * kCluster, limit);
+  return cudaGetLastError();
 }
 
 }  // namespace
