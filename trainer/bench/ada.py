@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..ops.ada import ada
 from ..ops.ada.reference import ada_reference
-from .group import Group, relative_error, require_right
+from .group import Group, Work, relative_error, require_right
 from .timing import measure_gradients
 
 HEADS, SIZE, TAPS = 16, 64, 4
@@ -133,10 +133,17 @@ def run_way(case: Case, name: str, device: str, dtype: torch.dtype) -> dict[str,
     return {**measured, "errors": errors}
 
 
+def work(case: Case) -> Work:
+    """Queries, keys, values and outputs; with gradients the output's, and those of the three."""
+    tensor = case.tokens * case.heads * SIZE * 2
+    return Work(forward_bytes=4 * tensor, both_bytes=8 * tensor)
+
+
 GROUP = Group(
     name="ada",
     title="diffusion attention, beside causal softmax attention of the same shapes",
     cases=CASES,
     ways=names,
+    work=work,
     run=run_way,
 )

@@ -4,6 +4,7 @@ What the rows hold is each benchmark's own.
 """
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ def open_document(path: Path | None, plan: Mapping[str, Any], text: str, commit:
     import torch
 
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    head = {"device": name, "torch": torch.__version__, "plan": dict(plan), "text": text}
+    head = {"device": name, "driver": _driver(), "torch": torch.__version__, "plan": dict(plan), "text": text}
     if path is not None and path.is_file():
         document: dict[str, Any] = json.loads(path.read_text()) | {"failed": []}
         if {key: document.get(key) for key in head} != head:
@@ -82,6 +83,13 @@ def markdown(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     heads = list(heads)
     lines = [heads, ["---"] * len(heads), *map(list, rows)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _driver() -> str | None:
+    """NVIDIA's driver version, as `cat /proc/driver/nvidia/version` shows it; None without one."""
+    path = Path("/proc/driver/nvidia/version")
+    found = re.search(r"(\d+\.\d+(\.\d+)?)", path.read_text()) if path.is_file() else None
+    return found[1] if found else None
 
 
 def _commit() -> str:

@@ -21,6 +21,34 @@ class Case(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """The least that any way to a case has to do, forward and then forward and backward together."""
+
+    forward_flops: float = 0.0
+    """On tensor cores; what sparse ones do in half the time counts half."""
+    both_flops: float = 0.0
+    forward_bytes: float = 0.0
+    """Each input read once, each result written once."""
+    both_bytes: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ceilings:
+    """What this GPU reached when it was asked for nothing else."""
+
+    flops_per_s: float
+    """Of a product of 8,192 x 8,192 matrices in bfloat16."""
+    bytes_per_s: float
+    """Read and written by a copy of 2 GiB."""
+
+    def limit(self, work: Work) -> dict[str, Any]:
+        """The row of the limit: the larger of arithmetic's time and memory's."""
+        forward_s = max(work.forward_flops / self.flops_per_s, work.forward_bytes / self.bytes_per_s)
+        both_s = max(work.both_flops / self.flops_per_s, work.both_bytes / self.bytes_per_s)
+        return {"forward_ms": forward_s * 1e3, "both_ms": both_s * 1e3 or None, "extra_mb": None, "errors": {}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     """An op's benchmark."""
 
@@ -32,6 +60,8 @@ class Group:
     """In place of these without a GPU, where fewer tokens would not be enough."""
     ways: Callable[[str], list[str]]
     """Names of the ways on a device (`cpu`, `cuda`); the first is the baseline of the ratios."""
+    work: Callable[[Any], Work] | None = None
+    """The least work of a case in bfloat16, from which its limit on a GPU follows; None where that is not told."""
     run: Callable[[Any, str, str, torch.dtype], Mapping[str, Any]]
     """The row of a case, way, device, dtype: forward_ms, both_ms, extra_mb, errors. RuntimeError where it is wrong.
 

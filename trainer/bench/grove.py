@@ -16,7 +16,7 @@ from ..model.edge import NORM_EPSILON
 from ..model.grove import Grove, KanSubnets
 from ..ops.bspline import SplineGrid, edge_linear
 from ..ops.grove.reference import grove_reference
-from .group import Group, relative_error, require_right
+from .group import Group, Work, relative_error, require_right
 from .timing import measure, measure_gradients
 
 GRID = SplineGrid(cells=5)
@@ -153,10 +153,24 @@ def _gemm(case: Case, x_ND: Tensor) -> dict[str, Any]:
     return {"forward_ms": times[0] + times[2], "both_ms": sum(times), "extra_mb": None, "errors": {}}
 
 
+def work(case: Case) -> Work:
+    """The edge layers of the subnets that tokens use, as edge.work counts them, and all subnets' weights."""
+    product = 2.0 * case.tokens * case.active * case.width * case.hidden * 2
+    inside = case.tokens * case.width * 2
+    weights = 2 * 9 * case.width * case.hidden * case.experts * 2
+    return Work(
+        forward_flops=product * 5,
+        both_flops=product * (5 + 18),
+        forward_bytes=2 * inside + weights,
+        both_bytes=4 * inside + 2 * weights,
+    )
+
+
 GROUP = Group(
     name="grove",
     title="a grove of edge layers, beside the dense pair of the same total parameters",
     cases=CASES,
     ways=names,
+    work=work,
     run=run_way,
 )

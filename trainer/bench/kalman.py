@@ -13,7 +13,7 @@ from torch import Tensor
 from ..ops.kalman import kalman_filter
 from ..ops.kalman.plain import plain_backward, plain_forward
 from ..ops.kalman.reference import kalman_reference
-from .group import Group, relative_error, require_right
+from .group import Group, Work, relative_error, require_right
 from .timing import measure, measure_gradients
 
 CHECKED_TOKENS, CHECKED_CHANNELS = 300, 8
@@ -105,10 +105,17 @@ def _plain(floats: list[Tensor], position_BT: Tensor) -> dict[str, Any]:
     return {"forward_ms": forward.ms, "both_ms": forward.ms + backward.ms, "extra_mb": None, "errors": {}}
 
 
+def work(case: Case) -> Work:
+    """Observations, noise and estimates; with gradients the estimates', and those of the other two."""
+    tensor = case.tokens * case.channels * 2
+    return Work(forward_bytes=3 * tensor, both_bytes=6 * tensor)
+
+
 GROUP = Group(
     name="kalman",
     title="the Kalman filter, beside a cumulative sum of the same observations",
     cases=CASES,
     ways=names,
+    work=work,
     run=run_way,
 )

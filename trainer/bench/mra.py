@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..ops.mra import Resolutions, multi_resolution_attention
 from ..ops.mra.reference import multi_resolution_reference
-from .group import Group, relative_error, require_right
+from .group import Group, Work, relative_error, require_right
 from .timing import measure_gradients
 
 HEADS, SIZE = 16, 64
@@ -105,10 +105,19 @@ def run_way(case: Case, name: str, device: str, dtype: torch.dtype) -> dict[str,
     return {**measure_gradients(lambda: attend(name, leaves, position_BT, window), used, grad), "errors": errors}
 
 
+def work(case: Case) -> Work:
+    """As ada.work; and a token's products with its window and, on the whole, half of the blocks."""
+    tensor = case.tokens * case.heads * SIZE * 2
+    seen = case.window + case.length / case.window / 2
+    forward = 4.0 * case.tokens * case.heads * SIZE * seen
+    return Work(forward_flops=forward, both_flops=3.5 * forward, forward_bytes=4 * tensor, both_bytes=8 * tensor)
+
+
 GROUP = Group(
     name="mra",
     title="multi-resolution attention, beside causal softmax attention of the same shapes",
     cases=CASES,
     ways=names,
+    work=work,
     run=run_way,
 )

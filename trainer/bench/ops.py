@@ -7,8 +7,9 @@ with --out it is kept as it grows, and the same command goes on. docs/performanc
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,13 @@ from kanctl.errors import BadInputError, KanctlError
 
 from . import ada, decode, edge, grove, kalman, mra, step
 from .document import fill, open_document
-from .group import Group
+from .group import Group, Work
+from .timing import measure_ceilings
 
+Job = tuple[dict[str, str], Callable[[], dict[str, Any]]]
+"""A row's key, and what finds the rest."""
+# The way that is not measured but follows from the work and the GPU's ceilings.
+LIMIT = "limit"
 # A CPU would take hours for the cases' own numbers.
 CPU_TOKENS = 256
 MODULES = (edge, grove, ada, mra, kalman, step, decode)
@@ -40,16 +46,39 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
         raise BadInputError(f"--only: wanted a part of one of {'; '.join(names)}; found {options.only!r}")
     plan = {"dtype": str(dtype).removeprefix("torch."), "tokens": options.tokens, "groups": options.groups}
     document = open_document(options.out, plan, "N(0, 1)", options.commit)
-    jobs = []
-    for name, each in cases.items():
-        for case in [case for case in each if not options.only or options.only in case.name]:
-            for way in GROUPS[name].ways(device):
-                key = {"op": name, "case": case.name, "way": way}
-                jobs.append((key, (GROUPS[name], case, way)))
+    cases = {name: [case for case in each if (options.only or "") in case.name] for name, each in cases.items()}
+    jobs: list[Job] = [
+        ({"op": name, "case": case.name, "way": way}, partial(run_way, GROUPS[name], case, way, device, dtype))
+        for name, each in cases.items()
+        for case in each
+        for way in GROUPS[name].ways(device)
+    ]
+    if device == "cuda":
+        jobs += limits(cases)
     document["baselines"] = {name: GROUPS[name].ways(device)[0] for name in options.groups}
     document["cases"] = {name: [asdict(case) for case in each] for name, each in cases.items()}
-    fill(options.out, document, jobs, lambda job: dict(job[0].run(job[1], job[2], device, dtype)), options.minutes)
+    fill(options.out, document, jobs, lambda job: job(), options.minutes)
     return document
+
+
+def run_way(group: Group, case: Any, way: str, device: str, dtype: torch.dtype) -> dict[str, Any]:
+    """The row of one way, less its key."""
+    return dict(group.run(case, way, device, dtype))
+
+
+def limits(cases: Mapping[str, Sequence[Any]]) -> list[Job]:
+    """A row for each case of what no way to it can beat, from what the GPU here reaches."""
+    ceilings = cache(measure_ceilings)
+
+    def limit(work: Callable[[Any], Work], case: Any) -> dict[str, Any]:
+        return ceilings().limit(work(case))
+
+    return [
+        ({"op": name, "case": case.name, "way": LIMIT}, partial(limit, work, case))
+        for name, each in cases.items()
+        if (work := GROUPS[name].work) is not None
+        for case in each
+    ]
 
 
 def cases_of(group: Group, device: str, tokens: int | None) -> list[Any]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..ops.bspline import SplineGrid, edge_linear
 from ..ops.bspline.reference import edge_linear_reference
 from .edge_rivals import RIVALS
-from .group import Group, require_right
+from .group import Group, Work, require_right
 from .timing import measure
 
 WIDTH, HEADS, LENGTH, WORDS = 192, 6, 256, 65
@@ -157,10 +157,18 @@ def check(model: CharacterModel, tokens_BT: Tensor, dtype: torch.dtype) -> dict[
     return {"loss": float((found - wanted).abs() / wanted)}
 
 
+def work(case: Case) -> Work:
+    """The edge layers' products of two layers, as edge.work counts them."""
+    weights = 2 * WIDTH * WIDTH * (3 + 1 + 4 + 4)
+    product = 2.0 * case.tokens * weights
+    return Work(forward_flops=5 * product, both_flops=(5 + 18) * product)
+
+
 GROUP = Group(
     name="step",
     title="a training step of a character model, beside a GPT of as many parameters",
     cases=[Case(tokens=64 * LENGTH)],
     ways=names,
+    work=work,
     run=run_way,
 )

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .group import Ceilings
+
 # Runs last until so much time has passed, within the limits.
 SECONDS = 0.3
 LEAST, MOST = 5, 200
@@ -43,6 +45,17 @@ def measure(run: Callable[[], Any], *, graph: bool = False) -> Cost:
     peak_mb = (torch.cuda.max_memory_allocated() - before) / 1e6
     timed = _captured(run) if graph else run
     return Cost(ms=_repeat(lambda: _device_ms(timed)), peak_mb=peak_mb)
+
+
+def measure_ceilings() -> Ceilings:
+    """What the GPU here reaches with a large product and with a large copy."""
+    size = 8192
+    a, b, out = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(3))
+    product_ms = measure(lambda: torch.mm(a, b, out=out)).ms
+    x = torch.randn(1 << 28, device="cuda")
+    y = torch.empty_like(x)
+    copy_ms = measure(lambda: y.copy_(x)).ms
+    return Ceilings(flops_per_s=2e3 * size**3 / product_ms, bytes_per_s=2e3 * x.numel() * x.element_size() / copy_ms)
 
 
 def measure_gradients(
