@@ -14,7 +14,7 @@ using namespace hopper;
 constexpr int kTileN = 128;        // tokens of a block: two warpgroups of 64
 constexpr int kStageInputs = 16;   // inputs of a stage: four sparse steps of four, and one dense step of sixteen
 constexpr int kStages = 3;
-constexpr int kCluster = 2;        // blocks that share weights; four wait for each other more than they save
+constexpr int kCluster = 2;        // blocks that share weights; of four only 120 of 132 multiprocessors find room
 constexpr int kBand = 64;          // tiles of rows that go together through all outputs
 constexpr int kSparseBytes = 32 * kRowBytes;  // 32 rows of one panel: four inputs, eight bases
 constexpr int kDenseBytes = 16 * kRowBytes;   // 16 rows of one panel: sixteen inputs, SiLU

@@ -14,6 +14,7 @@ using namespace hopper;
 
 constexpr int kTileN = 128;      // rows of a block: two warpgroups of 64
 constexpr int kHalfInputs = 16;  // inputs of one product, and what one block of the cluster loads
+constexpr int kCluster = 2;      // blocks that share weights; of four only 120 of 132 multiprocessors find room
 constexpr int kHalves = 2;
 constexpr int kTileI = kHalves * kHalfInputs;
 constexpr int kStages = 4;
@@ -28,37 +29,23 @@ struct Maps {
   CUtensorMap grad, weight;
 };
 
-// A block's place in its cluster: two rows of blocks by one column, or by two.
-template <int kColumns>
-struct Place {
-  int row, column;
-
-  __device__ __forceinline__ Place() : row(block_in_cluster() & 1), column(block_in_cluster() >> 1) {}
-  __device__ __forceinline__ int input(const edge::Tile& tile) const {
-    return (tile.column * kColumns + column) * kTileI;
-  }
-  __device__ __forceinline__ uint16_t of_row() const { return (kColumns == 2 ? 5 : 1) << row; }
-  __device__ __forceinline__ uint16_t of_column() const { return 3 << (2 * column); }
-};
-
-template <int kColumns>
-__device__ void load_stages(const Maps& maps, edge::Walk<2 * kColumns> walk, uint8_t* stages, uint64_t* full, uint64_t* empty,
+__device__ void load_stages(const Maps& maps, edge::Walk<kCluster> walk, uint8_t* stages, uint64_t* full, uint64_t* empty,
                             int count) {
-  const Place<kColumns> mine;
+  const int mine = static_cast<int>(block_in_cluster());
+  constexpr uint16_t kAll = (1 << kCluster) - 1;
+  const auto own = static_cast<uint16_t>(1 << mine);
   Ring<kStages> ring;
   for (edge::Tile tile; walk.next(tile);) {
-    const int input = mine.input(tile) + mine.row * kHalfInputs;
+    const int input = tile.column * kTileI + mine * kHalfInputs;
     for (int t = 0; t < count; ++t, ring.advance()) {
       uint64_t* barrier = &full[ring.stage];
       barrier_wait(&empty[ring.stage], (ring.round + 1) & 1);
       barrier_expect(barrier, kStageBytes);
       uint8_t* place = stages + ring.stage * kStageBytes;
-      // What the blocks of a row share, dy, and those of a column, weights: each loads its part for both.
-      const int rows = kTileN / kColumns, part = mine.column * rows;
-      load_2d(place + part * kRowBytes, &maps.grad, barrier, t * kPanel,
-              tile.rows.first + mine.row * kTileN + part, mine.of_row());
-      load_3d(place + kGradBytes + mine.row * kHalfBytes, &maps.weight, barrier, t * kPanel, input,
-              edge::kFeatures * tile.rows.group, mine.of_column());
+      // Own rows of dy, and half of the weights for both blocks.
+      load_2d(place, &maps.grad, barrier, t * kPanel, tile.rows.first + mine * kTileN, own);
+      load_3d(place + kGradBytes + mine * kHalfBytes, &maps.weight, barrier, t * kPanel, input,
+              edge::kFeatures * tile.rows.group, kAll);
     }
   }
 }
@@ -118,7 +105,6 @@ __device__ __forceinline__ void write_row(const float (&d)[kHalves][72], int bel
   if (is_there && i < inputs) *reinterpret_cast<uint4*>(out + i) = found;
 }
 
-template <int kCluster>
 __device__ __forceinline__ void accumulate(float (&d)[kHalves][72], const uint8_t* stages, uint64_t* full,
                                            uint64_t* empty, Ring<kStages>& ring, int count) {
   const int warpgroup = threadIdx.x / kGroupThreads - 1;
@@ -157,19 +143,17 @@ __device__ __forceinline__ void give_turn(int warpgroup, bool in_turn) {
   if (in_turn) asm volatile("bar.arrive %0, 256;" ::"r"(2 - warpgroup) : "memory");
 }
 
-template <int kColumns>
-__device__ void compute(const __nv_bfloat16* x, __nv_bfloat16* out, edge::Walk<2 * kColumns> walk, const uint8_t* stages,
+__device__ void compute(const __nv_bfloat16* x, __nv_bfloat16* out, edge::Walk<kCluster> walk, const uint8_t* stages,
                         uint64_t* full, uint64_t* empty, int inputs, int count, float limit) {
   const int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) & 3, warpgroup = threadIdx.x / kGroupThreads - 1;
-  const Place<kColumns> place;
-  const int mine = place.row * kTileN + warpgroup * 64 + warp * 16 + lane / 4;
+  const int mine = static_cast<int>(block_in_cluster()) * kTileN + warpgroup * 64 + warp * 16 + lane / 4;
   const float scale = 2.5f / limit;
   const bool in_turn = count <= kStages;
   Ring<kStages> ring;
   float d[kHalves][72];
   if (warpgroup == 1) give_turn(1, in_turn);
   for (edge::Tile tile; walk.next(tile);) {
-    const int row = tile.rows.first + mine, input = place.input(tile);
+    const int row = tile.rows.first + mine, input = tile.column * kTileI;
     Pairs pairs[2];
 #pragma unroll
     for (int below = 0; below < 2; ++below) {
@@ -177,7 +161,7 @@ __device__ void compute(const __nv_bfloat16* x, __nv_bfloat16* out, edge::Walk<2
       load_pairs(x + static_cast<int64_t>(there) * inputs, inputs, input + (lane & 3) * 2, pairs[below]);
     }
     await_turn(warpgroup, in_turn);
-    accumulate<2 * kColumns>(d, stages, full, empty, ring, count);
+    accumulate(d, stages, full, empty, ring, count);
     give_turn(warpgroup, in_turn);
 #pragma unroll
     for (int below = 0; below < 2; ++below) {
@@ -190,8 +174,7 @@ __device__ void compute(const __nv_bfloat16* x, __nv_bfloat16* out, edge::Walk<2
   if (warpgroup == 0) await_turn(0, in_turn);
 }
 
-template <int kColumns>
-__global__ void __cluster_dims__(2 * kColumns, 1, 1) __launch_bounds__(kThreads, 1)
+__global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
     input_gradient_kernel(const __grid_constant__ Maps maps, const __nv_bfloat16* __restrict__ x,
                           __nv_bfloat16* __restrict__ out, const int* __restrict__ ends,
                           const __grid_constant__ edge::Tiles tiles, int inputs, int outputs, float limit) {
@@ -199,13 +182,13 @@ __global__ void __cluster_dims__(2 * kColumns, 1, 1) __launch_bounds__(kThreads,
   __shared__ uint64_t full[kStages], empty[kStages];
   uint8_t* stages = align_stages(raw);
   const int count = (outputs + kPanel - 1) / kPanel;
-  init_barriers<kStages, 2 * kColumns>(full, empty);
+  init_barriers<kStages, kCluster>(full, empty);
   if (threadIdx.x < kGroupThreads) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 56;\n");
-    if (threadIdx.x == 0) load_stages<kColumns>(maps, edge::Walk<2 * kColumns>(tiles, ends), stages, full, empty, count);
+    if (threadIdx.x == 0) load_stages(maps, edge::Walk<kCluster>(tiles, ends), stages, full, empty, count);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 224;\n");
-    compute<kColumns>(x, out, edge::Walk<2 * kColumns>(tiles, ends), stages, full, empty, inputs, count, limit);
+    compute(x, out, edge::Walk<kCluster>(tiles, ends), stages, full, empty, inputs, count, limit);
   }
   // Nobody leaves while a neighbour may still write here.
   __syncwarp();
@@ -213,26 +196,13 @@ __global__ void __cluster_dims__(2 * kColumns, 1, 1) __launch_bounds__(kThreads,
 }
 
 bool encode_all(Maps* maps, const void* grad, const void* weight, cuuint64_t weights, cuuint64_t n, cuuint64_t i,
-                cuuint64_t o, int columns) {
+                cuuint64_t o) {
   const cuuint64_t grad_sizes[2] = {o, n}, grad_strides[1] = {2 * o};
-  const cuuint32_t grad_box[2] = {kPanel, static_cast<cuuint32_t>(kTileN / columns)};
+  const cuuint32_t grad_box[2] = {kPanel, kTileN};
   const cuuint64_t weight_sizes[3] = {o, i, edge::kFeatures * weights}, weight_strides[2] = {2 * o, 2 * o * i};
   const cuuint32_t weight_box[3] = {kPanel, kHalfInputs, edge::kFeatures};
   return encode<2>(&maps->grad, grad, grad_sizes, grad_strides, grad_box) &&
          encode<3>(&maps->weight, weight, weight_sizes, weight_strides, weight_box);
-}
-
-template <int kColumns>
-cudaError_t launch(const Maps& maps, const __nv_bfloat16* x, __nv_bfloat16* out, const int* ends, int groups,
-                   int tokens, int inputs, int outputs, float limit, cudaStream_t stream) {
-  const auto kernel = input_gradient_kernel<kColumns>;
-  const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
-  if (error != cudaSuccess) return error;
-  const edge::Tiles tiles{groups, tokens, 2 * kTileN, (inputs + kColumns * kTileI - 1) / (kColumns * kTileI), kBand};
-  const int clusters = min(tiles.count(), resident_clusters<input_gradient_kernel<kColumns>>(kSharedBytes));
-  kernel<<<clusters * 2 * kColumns, kThreads, kSharedBytes, stream>>>(maps, x, out, ends, tiles, inputs, outputs,
-                                                                      limit);
-  return cudaGetLastError();
 }
 
 }  // namespace
@@ -243,12 +213,15 @@ cudaError_t launch(const Maps& maps, const __nv_bfloat16* x, __nv_bfloat16* out,
 extern "C" int kanctl_edge_input_gradient(const void* x, const void* weight, const void* grad, void* out,
                                           const void* ends, int groups, int tokens, int inputs, int outputs,
                                           float limit, void* stream) {
-  // Four blocks load least; two fit better where a layer has few inputs.
-  const int columns = inputs % (2 * kTileI) == 0 ? 2 : 1;
   Maps maps;
-  if (!encode_all(&maps, grad, weight, groups > 0 ? groups : 1, tokens, inputs, outputs, columns))
-    return cudaErrorInvalidValue;
-  const auto run = columns == 2 ? launch<2> : launch<1>;
-  return run(maps, static_cast<const __nv_bfloat16*>(x), static_cast<__nv_bfloat16*>(out),
-             static_cast<const int*>(ends), groups, tokens, inputs, outputs, limit, static_cast<cudaStream_t>(stream));
+  if (!encode_all(&maps, grad, weight, groups > 0 ? groups : 1, tokens, inputs, outputs)) return cudaErrorInvalidValue;
+  const cudaError_t error =
+      cudaFuncSetAttribute(input_gradient_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
+  if (error != cudaSuccess) return error;
+  const edge::Tiles tiles{groups, tokens, kCluster * kTileN, (inputs + kTileI - 1) / kTileI, kBand};
+  const int clusters = min(tiles.count(), resident_clusters<input_gradient_kernel>(kSharedBytes));
+  input_gradient_kernel<<<clusters * kCluster, kThreads, kSharedBytes, static_cast<cudaStream_t>(stream)>>>(
+      maps, static_cast<const __nv_bfloat16*>(x), static_cast<__nv_bfloat16*>(out), static_cast<const int*>(ends),
+      tiles, inputs, outputs, limit);
+  return cudaGetLastError();
 }
