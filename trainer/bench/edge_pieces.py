@@ -55,11 +55,17 @@ def _cuda() -> tuple[Forward, InputGradient, WeightGradient]:
     return forward, input_gradient, weight_gradient
 
 
+def _cuda_and_slab() -> tuple[Forward, InputGradient, WeightGradient]:
+    forward, input_gradient, _ = _cuda()
+    return forward, input_gradient, _slab()[2]
+
+
 # Imported when asked for: they need Triton, and the last a compiler.
 PIECES: dict[str, Callable[[], tuple[Forward, InputGradient, WeightGradient]]] = {
     "ours: slab": _slab,
     "ours: fused": _fused,
     "ours: cuda": _cuda,
+    "ours: cuda, the weight's gradient by slabs": _cuda_and_slab,
 }
 
 

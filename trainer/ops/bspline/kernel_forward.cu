@@ -109,7 +109,16 @@ __device__ __forceinline__ const uint2* find_inputs(const __nv_bfloat16* x, int 
   return reinterpret_cast<const uint2*>(x + static_cast<int64_t>(min(row, tokens - 1)) * inputs + quad);
 }
 
-// The products of one tile. `ring` is the stage that is next, `before` the one that is not yet released, if any.
+// A load that begins here, and not where the compiler would put it; and where what was loaded is used at the earliest.
+__device__ __forceinline__ uint2 start_load(const uint2* from) {
+  uint2 loading;
+  asm volatile("ld.global.nc.v2.u32 {%0, %1}, [%2];" : "=r"(loading.x), "=r"(loading.y) : "l"(from));
+  return loading;
+}
+
+__device__ __forceinline__ void arrive(uint2& loading) { asm volatile("" : "+r"(loading.x), "+r"(loading.y)); }
+
+// The products of one tile; `ring` is at its first stage, and then behind its last.
 template <int kPanels>
 __device__ __forceinline__ void accumulate(float (&d)[kPanels * 32], const __nv_bfloat16* x, const uint8_t* stages,
                                            uint64_t* full, uint64_t* empty, Ring<kStages>& ring, int row, int tokens,
@@ -130,8 +139,7 @@ __device__ __forceinline__ void accumulate(float (&d)[kPanels * 32], const __nv_
                             high_half(coming_below.y)};
     // The next stage's, or the last one's again.
     const int next = min(t + 1, count - 1) * (kStageInputs / 4);
-    coming = from[next];
-    coming_below = from_below[next];
+    uint2 loading = start_load(from + next), loading_below = start_load(from_below + next);
     const uint8_t* place = stages + ring.stage * S::kStageBytes;
     const uint64_t sparse = describe_across(place, kSparseBytes);
     const uint64_t dense = describe_across(place + 4 * S::kStepBytes, kDenseBytes);
@@ -154,6 +162,11 @@ __device__ __forceinline__ void accumulate(float (&d)[kPanels * 32], const __nv_
       products_wait<1>();
       if (half == 0 && t > 0) release<kCluster>(&empty[before]);
     }
+    // Not before here: products would be issued only when the loads are there.
+    arrive(loading);
+    arrive(loading_below);
+    coming = loading;
+    coming_below = loading_below;
     before = ring.stage;
     ring.advance();
   }
