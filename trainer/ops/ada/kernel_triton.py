@@ -11,29 +11,25 @@ import triton.language as tl
 
 
 @triton.jit
-def _gate(x, PRECISION: tl.constexpr):
-    """The logistic function; for narrow products by one instruction, right to 5e-4.
-
-    Not pure, for the compiler would rather spill what it has than compute this again.
-    """
+def _twist(x, CODE: tl.constexpr, PRECISION: tl.constexpr):
+    """tanh(x / 2), of which the logistic function is made; for narrow products by one instruction, right to 5e-4."""
     if PRECISION == "ieee":
-        return 1.0 / (1.0 + tl.exp2(x * -1.4426950408889634))
-    half = tl.inline_asm_elementwise(
-        "tanh.approx.f32 $0, $1;", "=f,f", [x * 0.5], dtype=tl.float32, is_pure=False, pack=1
-    )
-    return 0.5 + 0.5 * half
+        return 2.0 / (1.0 + tl.exp2(x * -1.4426950408889634)) - 1.0
+    return tl.inline_asm_elementwise(CODE, "=f,f", [x * 0.5], dtype=tl.float32, is_pure=True, pack=1)
 
 
 @triton.jit
 def _silu(x, PRECISION: tl.constexpr):
-    return x * _gate(x, PRECISION)
+    half = x * 0.5
+    return half * _twist(x, "tanh.approx.f32 $0, $1;", PRECISION) + half
 
 
 @triton.jit
 def _silu_and_slope(x, PRECISION: tl.constexpr):
-    gate = _gate(x, PRECISION)
-    value = x * gate
-    return value, gate + value * (1.0 - gate)
+    # Words of its own, for the compiler would rather spill what _silu has left than compute it again.
+    twist, half = _twist(x, "/* again */ tanh.approx.f32 $0, $1;", PRECISION), x * 0.5
+    value = half * twist + half
+    return value, value * (0.5 - 0.5 * twist) + (0.5 + 0.5 * twist)
 
 
 @triton.jit
@@ -120,18 +116,24 @@ def _left(passed, row, total, last_first):
 
 
 @triton.jit
-def _reach(passed, position, row, begin):
-    """How much of the state before the chunk each token sees."""
-    return tl.where(row - position < begin, tl.exp2(passed), 0.0)
+def _reach(passed, position, row, begin, scale):
+    """2^scale of how much of the state before the chunk each token sees."""
+    return tl.where(row - position < begin, tl.exp2(passed + scale), 0.0)
 
 
 @triton.jit
-def _weights(passed, position, row, PRECISION: tl.constexpr):
-    """(L, L): what a token keeps of another's contribution; zero where it does not see it."""
+def _weights(passed, position, row, scale, PRECISION: tl.constexpr):
+    """(L of t, L of s): 2^scale of what a token t keeps of the contribution of s; zero where it does not see it."""
     # As an unsigned number the age of a later token is larger than any place.
-    age = (row[:, None] - row[None, :]).to(tl.uint32)
-    seen = age <= position.to(tl.uint32)[:, None]
-    return _power(tl.where(seen, passed[:, None] - passed[None, :], float("-inf")), PRECISION)
+    seen = (row[:, None] - row[None, :]).to(tl.uint32) <= position.to(tl.uint32)[:, None]
+    return _power(tl.where(seen, (passed + scale)[:, None] - passed[None, :], float("-inf")), PRECISION)
+
+
+@triton.jit
+def _weights_turned(passed, position, row, scale, PRECISION: tl.constexpr):
+    """The same, (L of s, L of t)."""
+    seen = (row[None, :] - row[:, None]).to(tl.uint32) <= position.to(tl.uint32)[None, :]
+    return _power(tl.where(seen, (passed + scale)[None, :] - passed[:, None], float("-inf")), PRECISION)
 
 
 @triton.jit
@@ -172,7 +174,7 @@ def added_kernel(
         v = _load(v_ptr, row, c, tokens, SIZE, EVEN)
         key = _silu(_diffused(k_ptr, taps_ptr, position, row, c, tokens, SIZE, TAPS, EVEN), PRECISION)
         key *= _left(passed, row, total, last_first)[:, None]
-        state = tl.dot(tl.trans(key.to(v.dtype)), v, state * kept, input_precision=PRECISION)
+        state = tl.dot(tl.trans(v), key.to(v.dtype), state * kept, input_precision=PRECISION)
         whole *= kept
     index = pair * tl.num_programs(0) + segment
     _store_state(added_ptr, state, index, c, SIZE)
@@ -209,7 +211,7 @@ def output_kernel(
     q_ptr, k_ptr, v_ptr, out_ptr = q_ptr + base, k_ptr + base, v_ptr + base, out_ptr + base
     passed_ptr, position_ptr = passed_ptr + pair * tokens, position_ptr + pair // heads * tokens
     taps_ptr += pair % heads * SIZE * TAPS
-    c = tl.arange(0, BC)
+    c, scale = tl.arange(0, BC), tl.log2(root)
     state = tl.zeros((BC, BC), tl.float32)
     if not WHOLE:
         state = _load_state(start_ptr, pair * tl.num_programs(0) + segment, c, SIZE).to(tl.float32)
@@ -219,17 +221,18 @@ def output_kernel(
         total, last_first, kept = _end(position_ptr, passed_ptr, n * L, tokens, L)
         v = _load(v_ptr, row, c, tokens, SIZE, EVEN)
         key = _silu(_diffused(k_ptr, taps_ptr, position, row, c, tokens, SIZE, TAPS, EVEN), PRECISION)
-        q = (_silu(_load(q_ptr, row, c, tokens, SIZE, EVEN).to(tl.float32), PRECISION) * root).to(v.dtype)
-        score = tl.dot(q, tl.trans(key.to(v.dtype)), input_precision=PRECISION) * _weights(passed, position, row, PRECISION)
+        q = _silu(_load(q_ptr, row, c, tokens, SIZE, EVEN).to(tl.float32), PRECISION).to(v.dtype)
         before = state.to(v.dtype)
         _store_state(before_ptr, before, pair * chunks + n, c, SIZE)
-        out = tl.dot(q, before, input_precision=PRECISION) * _reach(passed, position, row, n * L)[:, None]
-        out = tl.dot(score.to(v.dtype), v, out, input_precision=PRECISION)
+        left_key = (key * _left(passed, row, total, last_first)[:, None]).to(v.dtype)
+        score = tl.dot(q, tl.trans(key.to(v.dtype)), input_precision=PRECISION)
+        score = (score * _weights(passed, position, row, scale, PRECISION)).to(v.dtype)
+        out = tl.dot(q, tl.trans(before), input_precision=PRECISION) * _reach(passed, position, row, n * L, scale)[:, None]
+        out = tl.dot(score, v, out, input_precision=PRECISION)
         _store(out_ptr, out, row, c, tokens, SIZE, EVEN)
-        key *= _left(passed, row, total, last_first)[:, None]
-        state = tl.dot(tl.trans(key.to(v.dtype)), v, state * kept, input_precision=PRECISION)
+        state = tl.dot(tl.trans(v), left_key, state * kept, input_precision=PRECISION)
     if segment == tl.num_programs(0) - 1:
-        _store_state(end_ptr, state, pair, c, SIZE)
+        _store_state(end_ptr, tl.trans(state), pair, c, SIZE)
 
 
 @triton.jit
@@ -241,7 +244,7 @@ def asked_kernel(
     segment, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
     q_ptr, grad_ptr = q_ptr + pair * tokens * SIZE, grad_ptr + pair * tokens * SIZE
     passed_ptr, position_ptr = passed_ptr + pair * tokens, position_ptr + pair // heads * tokens
-    c = tl.arange(0, BC)
+    c, scale = tl.arange(0, BC), tl.log2(root)
     asked, whole = tl.zeros((BC, BC), tl.float32), 1.0
     end = tl.minimum(segment * walk + walk, chunks)
     for step in range(end - segment * walk):
@@ -251,8 +254,8 @@ def asked_kernel(
         _, _, kept = _end(position_ptr, passed_ptr, begin, tokens, L)
         grad = _load(grad_ptr, row, c, tokens, SIZE, EVEN)
         q = _silu(_load(q_ptr, row, c, tokens, SIZE, EVEN).to(tl.float32), PRECISION)
-        q *= (root * _reach(passed, position, row, begin))[:, None]
-        asked = tl.dot(tl.trans(q.to(grad.dtype)), grad, asked * kept, input_precision=PRECISION)
+        q *= _reach(passed, position, row, begin, scale)[:, None]
+        asked = tl.dot(tl.trans(grad), q.to(grad.dtype), asked * kept, input_precision=PRECISION)
         whole *= kept
     index = pair * tl.num_programs(0) + segment
     _store_state(asked_ptr, asked, index, c, SIZE)
@@ -274,26 +277,55 @@ def diffuse_kernel(
 
 
 @triton.jit
-def gradient_kernel(
+def query_gradient_kernel(
+    q_ptr, diffused_ptr, v_ptr, passed_ptr, position_ptr, before_ptr, grad_ptr, grad_q_ptr, gained_ptr,
+    tokens, chunks, walk, heads, root,
+    SIZE: tl.constexpr, PRECISION: tl.constexpr, EVEN: tl.constexpr, L: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
+    """The gradient of q; for the decays' the product of f(q) and its gradient, (P, T)."""
+    segment, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    base = pair * tokens * SIZE
+    q_ptr, diffused_ptr, v_ptr = q_ptr + base, diffused_ptr + base, v_ptr + base
+    grad_ptr, grad_q_ptr = grad_ptr + base, grad_q_ptr + base
+    passed_ptr, position_ptr = passed_ptr + pair * tokens, position_ptr + pair // heads * tokens
+    gained_ptr += pair * tokens
+    c, scale = tl.arange(0, BC), tl.log2(root)
+    for n in range(segment * walk, tl.minimum(segment * walk + walk, chunks)):
+        row = n * L + tl.arange(0, L)
+        position, passed = _places(position_ptr, passed_ptr, row, tokens, EVEN)
+        v, grad = _load(v_ptr, row, c, tokens, SIZE, EVEN), _load(grad_ptr, row, c, tokens, SIZE, EVEN)
+        before = _load_state(before_ptr, pair * chunks + n, c, SIZE)
+        key = _silu(_load(diffused_ptr, row, c, tokens, SIZE, EVEN).to(tl.float32), PRECISION).to(v.dtype)
+        pull = tl.dot(grad, tl.trans(v), input_precision=PRECISION)
+        pull = (pull * _weights(passed, position, row, scale, PRECISION)).to(v.dtype)
+        grad_q = tl.dot(grad, before, input_precision=PRECISION)
+        grad_q *= _reach(passed, position, row, n * L, scale)[:, None]
+        grad_q = tl.dot(pull, key, grad_q, input_precision=PRECISION)
+        q, slope = _silu_and_slope(_load(q_ptr, row, c, tokens, SIZE, EVEN).to(tl.float32), PRECISION)
+        tl.store(gained_ptr + row, tl.sum(grad_q * q, 1), mask=row < tokens)
+        _store(grad_q_ptr, grad_q * slope, row, c, tokens, SIZE, EVEN)
+
+
+@triton.jit
+def key_gradient_kernel(
     q_ptr, v_ptr, passed_ptr, position_ptr, before_ptr, after_ptr, grad_ptr,
-    grad_q_ptr, grad_k_ptr, grad_v_ptr, head_ptr, balance_ptr, worth_ptr, tokens, chunks, walk, heads, root,
+    grad_k_ptr, grad_v_ptr, head_ptr, spent_ptr, worth_ptr, tokens, chunks, walk, heads, root,
     SIZE: tl.constexpr, TAPS: tl.constexpr, PRECISION: tl.constexpr, EVEN: tl.constexpr, WHOLE: tl.constexpr,
     L: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of q, of the diffused keys and of v, from the last chunk to the first.
+    """Gradients of the diffused keys and of v, from the last chunk to the first.
 
     grad_k: the diffused keys, in whose place their gradients come. head: of the latter the first W - 1 rows of each
-    chunk, (P, N, W - 1, C). For the decays: each token's balance (P, T) and the worth of the state before each chunk
-    (P, N), README.md. after: the gradient of the state after each segment, (P, G, C, C); not read where a segment is a
-    WHOLE row.
+    chunk, (P, N, W - 1, C). For the decays: the product of f(k~) and its gradient (P, T) and the worth of the
+    state before each chunk, (P, N, C) to be summed, README.md. after: the gradient of the state after each segment, (P, G, C, C), turned; not
+    read where a segment is a WHOLE row.
     """
     segment, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
     base = pair * tokens * SIZE
     q_ptr, v_ptr, grad_ptr = q_ptr + base, v_ptr + base, grad_ptr + base
-    grad_q_ptr, grad_k_ptr, grad_v_ptr = grad_q_ptr + base, grad_k_ptr + base, grad_v_ptr + base
+    grad_k_ptr, grad_v_ptr, spent_ptr = grad_k_ptr + base, grad_v_ptr + base, spent_ptr + pair * tokens
     passed_ptr, position_ptr = passed_ptr + pair * tokens, position_ptr + pair // heads * tokens
-    balance_ptr += pair * tokens
-    c = tl.arange(0, BC)
+    c, scale = tl.arange(0, BC), tl.log2(root)
     after = tl.zeros((BC, BC), tl.float32)
     if not WHOLE:
         after = _load_state(after_ptr, pair * tl.num_programs(0) + segment, c, SIZE).to(tl.float32)
@@ -303,42 +335,32 @@ def gradient_kernel(
         row = n * L + tl.arange(0, L)
         position, passed = _places(position_ptr, passed_ptr, row, tokens, EVEN)
         total, last_first, kept = _end(position_ptr, passed_ptr, n * L, tokens, L)
-        reach, left = _reach(passed, position, row, n * L), _left(passed, row, total, last_first)
+        left = _left(passed, row, total, last_first)
         v, grad = _load(v_ptr, row, c, tokens, SIZE, EVEN), _load(grad_ptr, row, c, tokens, SIZE, EVEN)
-        raw_q = _load(q_ptr, row, c, tokens, SIZE, EVEN)
-        diffused = _load(grad_k_ptr, row, c, tokens, SIZE, EVEN)
-        before = _load_state(before_ptr, pair * chunks + n, c, SIZE)
-        q = (_silu(raw_q.to(tl.float32), PRECISION) * root).to(v.dtype)
-        key = _silu(diffused.to(tl.float32), PRECISION).to(v.dtype)
-
-        # (t, s): the product of a query and a key, and its gradient.
-        weights = _weights(passed, position, row, PRECISION)
-        score = (tl.dot(q, tl.trans(key), input_precision=PRECISION) * weights).to(v.dtype)
-        pull = (tl.dot(grad, tl.trans(v), input_precision=PRECISION) * weights).to(v.dtype)
-
-        grad_q = tl.dot(grad, tl.trans(before), input_precision=PRECISION) * reach[:, None]
-        grad_q = tl.dot(pull, key, grad_q, input_precision=PRECISION) * root
-        value, slope = _silu_and_slope(raw_q.to(tl.float32), PRECISION)
-        balance = tl.sum(grad_q * value, 1)
-        _store(grad_q_ptr, grad_q * slope, row, c, tokens, SIZE, EVEN)
-
+        key = _silu(_load(grad_k_ptr, row, c, tokens, SIZE, EVEN).to(tl.float32), PRECISION).to(v.dtype)
+        q = _silu(_load(q_ptr, row, c, tokens, SIZE, EVEN).to(tl.float32), PRECISION)
+        asking = (q * _reach(passed, position, row, n * L, scale)[:, None]).to(v.dtype)
+        q = q.to(v.dtype)
         narrow_after = after.to(v.dtype)
-        grad_v = tl.dot(key, narrow_after, input_precision=PRECISION) * left[:, None]
-        grad_v = tl.dot(tl.trans(score), grad, grad_v, input_precision=PRECISION)
+        # (s, t): the product of a key and a query, and its gradient.
+        weights = _weights_turned(passed, position, row, scale, PRECISION)
+        score = (tl.dot(key, tl.trans(q), input_precision=PRECISION) * weights).to(v.dtype)
+        grad_v = tl.dot(key, tl.trans(narrow_after), input_precision=PRECISION) * left[:, None]
+        grad_v = tl.dot(score, grad, grad_v, input_precision=PRECISION)
         _store(grad_v_ptr, grad_v, row, c, tokens, SIZE, EVEN)
-
-        grad_key = tl.dot(v, tl.trans(narrow_after), input_precision=PRECISION) * left[:, None]
-        grad_key = tl.dot(tl.trans(pull), q, grad_key, input_precision=PRECISION)
+        pull = (tl.dot(v, tl.trans(grad), input_precision=PRECISION) * weights).to(v.dtype)
+        grad_key = tl.dot(v, narrow_after, input_precision=PRECISION) * left[:, None]
+        grad_key = tl.dot(pull, q, grad_key, input_precision=PRECISION)
+        # Read again, for registers are dearer.
+        diffused = _load(grad_k_ptr, row, c, tokens, SIZE, EVEN)
         value, slope = _silu_and_slope(diffused.to(tl.float32), PRECISION)
-        balance -= tl.sum(grad_key * value, 1)
-        tl.store(balance_ptr + row, balance, mask=row < tokens)
+        tl.store(spent_ptr + row, tl.sum(grad_key * value, 1), mask=row < tokens)
         grad_key *= slope
         _store(grad_k_ptr, grad_key, row, c, tokens, SIZE, EVEN)
         _store_head(head_ptr + (pair * chunks + n) * (SIZE * (TAPS - 1)), grad_key, row - n * L, c, SIZE, TAPS)
-
-        asking = (grad.to(tl.float32) * reach[:, None]).to(v.dtype)
-        after = tl.dot(tl.trans(q), asking, after * kept, input_precision=PRECISION)
-        tl.store(worth_ptr + pair * chunks + n, tl.sum(tl.sum(after * before.to(tl.float32), 1), 0))
+        after = tl.dot(tl.trans(grad), asking, after * kept, input_precision=PRECISION)
+        before = _load_state(before_ptr, pair * chunks + n, c, SIZE).to(tl.float32)
+        tl.store(worth_ptr + (pair * chunks + n) * SIZE + c, tl.sum(after * before, 1), mask=c < SIZE)
 
 
 @triton.jit
@@ -349,7 +371,8 @@ def _store_head(head_ptr, value, row, c, SIZE: tl.constexpr, TAPS: tl.constexpr)
 
 @triton.jit
 def decay_gradient_kernel(
-    position_ptr, balance_ptr, worth_ptr, grad_decay_ptr, tokens, chunks, heads, L: tl.constexpr, BN: tl.constexpr
+    position_ptr, gained_ptr, spent_ptr, worth_ptr, grad_decay_ptr, tokens, chunks, heads,
+    SIZE: tl.constexpr, L: tl.constexpr, BC: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """The log decays' gradients: each sum of decays enters by its last token and leaves by its first.
 
@@ -360,10 +383,13 @@ def decay_gradient_kernel(
     row = n[:, None] * L + tl.arange(0, L)[None, :]
     there = row < tokens
     position = tl.load(position_ptr + pair // heads * tokens + row, mask=there, other=0)
-    balance = tl.load(balance_ptr + pair * tokens + row, mask=there, other=0.0).to(tl.float32)
-    worth = tl.load(worth_ptr + pair * chunks + n + 1, mask=n + 1 < chunks, other=0.0).to(tl.float32)
+    balance = tl.load(gained_ptr + pair * tokens + row, mask=there, other=0.0).to(tl.float32)
+    balance -= tl.load(spent_ptr + pair * tokens + row, mask=there, other=0.0).to(tl.float32)
+    c, after = tl.arange(0, BC), n + 1
+    of_next = (after < chunks)[:, None] & (c[None, :] < SIZE)
+    worth = tl.load(worth_ptr + (pair * chunks + after)[:, None] * SIZE + c[None, :], mask=of_next, other=0.0)
     later = tl.sum(balance, 1)[:, None] - tl.cumsum(balance, 1) + balance
-    grad_decay = tl.where(position > 0, later + worth[:, None], 0.0)
+    grad_decay = tl.where(position > 0, later + tl.sum(worth.to(tl.float32), 1)[:, None], 0.0)
     tl.store(grad_decay_ptr + pair * tokens + row, grad_decay, mask=there)
 
 
@@ -394,11 +420,12 @@ def diffusion_gradient_kernel(
         grad_k = own * _tap(taps_ptr, 0, c, SIZE)[None, :]
         products = (of_taps[0] + own * _load(k_ptr, row, c, end, SIZE, EVEN).to(tl.float32),)
         for j in tl.static_range(1, TAPS):
-            grad = _load_later(grad_k_ptr, head_ptr, row + j, c, end, tokens, SIZE)
             goes_on = tl.load(position_ptr + row + j, mask=row + j < tokens, other=0) >= j
-            grad_k += tl.where(goes_on[:, None], grad, 0.0) * _tap(taps_ptr, j, c, SIZE)[None, :]
-            earlier = _load(k_ptr, tl.maximum(row - j, 0), c, end, SIZE, EVEN).to(tl.float32)
-            products = products + (of_taps[j] + tl.where((position >= j)[:, None], earlier, 0.0) * own,)
+            grad = _load_later(grad_k_ptr, head_ptr, row + j, goes_on, c, end, SIZE)
+            grad_k += grad * _tap(taps_ptr, j, c, SIZE)[None, :]
+            there = (position >= j)[:, None] & (c[None, :] < SIZE)
+            earlier = tl.load(k_ptr + (row - j)[:, None] * SIZE + c[None, :], mask=there, other=0.0).to(tl.float32)
+            products = products + (of_taps[j] + earlier * own,)
         of_taps = products
         # All have read before any writes.
         tl.debug_barrier()
@@ -408,12 +435,11 @@ def diffusion_gradient_kernel(
 
 
 @triton.jit
-def _load_later(x_ptr, head_ptr, row, c, end, tokens, SIZE: tl.constexpr):
-    """Rows of the segment, those after its end from `head`; zero after the last token."""
-    inside = (row < end)[:, None] & (c[None, :] < SIZE)
-    after = ((row >= end) & (row < tokens))[:, None] & (c[None, :] < SIZE)
-    value = tl.load(x_ptr + row[:, None] * SIZE + c[None, :], mask=inside, other=0.0).to(tl.float32)
-    return value + tl.load(head_ptr + (row - end)[:, None] * SIZE + c[None, :], mask=after, other=0.0).to(tl.float32)
+def _load_later(x_ptr, head_ptr, row, is_there, c, end, SIZE: tl.constexpr):
+    """Rows of the segment, those after its end from `head`."""
+    place = tl.where(row < end, x_ptr + row * SIZE, head_ptr + (row - end) * SIZE)
+    there = is_there[:, None] & (c[None, :] < SIZE)
+    return tl.load(place[:, None] + c[None, :], mask=there, other=0.0).to(tl.float32)
 
 
 @triton.jit

@@ -16,9 +16,10 @@ from .kernel_triton import (
     decay_gradient_kernel,
     diffuse_kernel,
     diffusion_gradient_kernel,
-    gradient_kernel,
+    key_gradient_kernel,
     output_kernel,
     passed_kernel,
+    query_gradient_kernel,
     scan_kernel,
     step_kernel,
 )
@@ -30,7 +31,8 @@ PROGRAMS = 512
 ADDED: Mapping[str, int] = {"num_warps": 4, "num_stages": 2}
 OUTPUT: Mapping[str, int] = {"num_warps": 4, "num_stages": 2}
 ASKED: Mapping[str, int] = {"num_warps": 4, "num_stages": 2}
-GRADIENT: Mapping[str, int] = {"num_warps": 4, "num_stages": 2}
+QUERY_GRADIENT: Mapping[str, int] = {"num_warps": 4, "num_stages": 2}
+KEY_GRADIENT: Mapping[str, int] = {"num_warps": 4, "num_stages": 2}
 DIFFUSE: Mapping[str, int] = {"num_warps": 4}
 UNDIFFUSE: Mapping[str, int] = {"BR": 32, "num_warps": 4, "num_stages": 1}
 UNDIFFUSED = 8
@@ -143,15 +145,19 @@ def ada_backward(
         **plan.only("SIZE", "TAPS", "EVEN", "L", "BC"), **DIFFUSE,
     )  # fmt: skip
     head_BHNWC = grad_k.new_empty((batch, heads, plan.chunks, inputs.taps_HCW.shape[2] - 1, size))
-    balance_BHT = torch.empty_like(passed_BHT)
-    worth_BHN = passed_BHT.new_empty((batch, heads, plan.chunks))
-    gradient_kernel[plan.grid](
+    gained_BHT, spent_BHT = torch.empty_like(passed_BHT), torch.empty_like(passed_BHT)
+    worth_BHNC = passed_BHT.new_empty((batch, heads, plan.chunks, size))
+    query_gradient_kernel[plan.grid](
+        inputs.q_BHTC, grad_k, inputs.v_BHTC, *given, before_BHNCC, grad_BHTC, grad_q, gained_BHT, *sizes,
+        **plan.only("SIZE", "PRECISION", "EVEN", "L", "BC"), **plan.options(QUERY_GRADIENT),
+    )  # fmt: skip
+    key_gradient_kernel[plan.grid](
         inputs.q_BHTC, inputs.v_BHTC, *given, before_BHNCC, after_BHGCC, grad_BHTC,
-        grad_q, grad_k, grad_v, head_BHNWC, balance_BHT, worth_BHN, *sizes,
-        **plan.constants, **plan.options(GRADIENT),
+        grad_k, grad_v, head_BHNWC, spent_BHT, worth_BHNC, *sizes, **plan.constants, **plan.options(KEY_GRADIENT),
     )  # fmt: skip
     grad_taps = _undiffuse(inputs, plan, taps_HWC, grad_k, head_BHNWC)
-    return grad_q, grad_k, grad_v, grad_taps, _decay_gradient(inputs, plan, balance_BHT, worth_BHN)
+    grad_decay = _decay_gradient(inputs, plan, (gained_BHT, spent_BHT, worth_BHNC))
+    return grad_q, grad_k, grad_v, grad_taps, grad_decay
 
 
 def _passed(inputs: AdaInputs, plan: _Plan) -> Tensor:
@@ -191,11 +197,11 @@ def _undiffuse(inputs: AdaInputs, plan: _Plan, taps_HWC: Tensor, grad_k: Tensor,
     return grad_taps_BHGWC.sum((0, 2)).transpose(1, 2)
 
 
-def _decay_gradient(inputs: AdaInputs, plan: _Plan, balance_BHT: Tensor, worth_BHN: Tensor) -> Tensor:
-    grad_decay_BHT = torch.empty_like(balance_BHT)
+def _decay_gradient(inputs: AdaInputs, plan: _Plan, sums: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    grad_decay_BHT = torch.empty_like(inputs.log_decay_BHT, dtype=torch.float32)
     decay_gradient_kernel[(cdiv(plan.chunks, SUMS["BN"]), plan.pairs)](
-        inputs.position_BT, balance_BHT, worth_BHN, grad_decay_BHT, balance_BHT.shape[2], plan.chunks, plan.heads,
-        L=CHUNK, **SUMS,
+        inputs.position_BT, *sums, grad_decay_BHT, grad_decay_BHT.shape[2], plan.chunks, plan.heads,
+        **plan.only("SIZE", "L", "BC"), **SUMS,
     )  # fmt: skip
     return grad_decay_BHT
 
@@ -236,8 +242,9 @@ def compilations() -> list[tuple[Any, dict[str, int | str]]]:
         (scan_kernel, {"REVERSE": False, "VALUES": 64 * 64, **SCAN}),
         (output_kernel, {**every, "WHOLE": False, **OUTPUT}),
         (asked_kernel, {**products, **ASKED}),
-        (gradient_kernel, {**every, "WHOLE": False, **GRADIENT}),
-        (decay_gradient_kernel, {"L": CHUNK, **SUMS}),
+        (query_gradient_kernel, {**products, **QUERY_GRADIENT}),
+        (key_gradient_kernel, {**every, "WHOLE": False, **KEY_GRADIENT}),
+        (decay_gradient_kernel, {**plan.only("SIZE", "L", "BC"), **SUMS}),
         (diffuse_kernel, {**plan.only("SIZE", "TAPS", "EVEN", "L", "BC"), **DIFFUSE}),
         (diffusion_gradient_kernel, {**plan.only("SIZE", "TAPS", "EVEN", "L", "BC"), **UNDIFFUSE}),
         (step_kernel, {**plan.only("SIZE", "TAPS", "BC"), **STEP}),
