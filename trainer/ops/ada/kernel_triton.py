@@ -236,74 +236,53 @@ def output_kernel(
 
 
 @triton.jit
-def asked_kernel(
-    q_ptr, grad_ptr, passed_ptr, position_ptr, asked_ptr, kept_ptr, tokens, chunks, walk, heads, root,
-    SIZE: tl.constexpr, PRECISION: tl.constexpr, EVEN: tl.constexpr, L: tl.constexpr, BC: tl.constexpr,
+def query_gradient_kernel(
+    q_ptr, k_ptr, v_ptr, taps_ptr, passed_ptr, position_ptr, before_ptr, grad_ptr,
+    grad_q_ptr, diffused_ptr, gained_ptr, asked_ptr, kept_ptr, tokens, chunks, walk, heads, root,
+    SIZE: tl.constexpr, TAPS: tl.constexpr, PRECISION: tl.constexpr, EVEN: tl.constexpr, WHOLE: tl.constexpr,
+    L: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """What each segment asks of the state before it: the part of its gradient, (P, G, C, C); what it keeps, (P, G)."""
+    """The gradient of q, from the last chunk to the first; and what the keys' gradients want, from the same inputs.
+
+    That is k~ (P, T, C), and what each segment asks of the state before it: the part of its gradient, (P, G, C, C),
+    turned, and what it keeps, (P, G); neither where a segment is a WHOLE row. For the decays the product of f(q) and
+    its gradient, (P, T).
+    """
     segment, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    q_ptr, grad_ptr = q_ptr + pair * tokens * SIZE, grad_ptr + pair * tokens * SIZE
+    base = pair * tokens * SIZE
+    q_ptr, k_ptr, v_ptr, grad_ptr = q_ptr + base, k_ptr + base, v_ptr + base, grad_ptr + base
+    grad_q_ptr, diffused_ptr, gained_ptr = grad_q_ptr + base, diffused_ptr + base, gained_ptr + pair * tokens
     passed_ptr, position_ptr = passed_ptr + pair * tokens, position_ptr + pair // heads * tokens
+    taps_ptr += pair % heads * SIZE * TAPS
     c, scale = tl.arange(0, BC), tl.log2(root)
     asked, whole = tl.zeros((BC, BC), tl.float32), 1.0
     end = tl.minimum(segment * walk + walk, chunks)
     for step in range(end - segment * walk):
-        begin = (end - 1 - step) * L
-        row = begin + tl.arange(0, L)
-        position, passed = _places(position_ptr, passed_ptr, row, tokens, EVEN)
-        _, _, kept = _end(position_ptr, passed_ptr, begin, tokens, L)
-        grad = _load(grad_ptr, row, c, tokens, SIZE, EVEN)
-        q = _silu(_load(q_ptr, row, c, tokens, SIZE, EVEN).to(tl.float32), PRECISION)
-        q *= _reach(passed, position, row, begin, scale)[:, None]
-        asked = tl.dot(tl.trans(grad), q.to(grad.dtype), asked * kept, input_precision=PRECISION)
-        whole *= kept
-    index = pair * tl.num_programs(0) + segment
-    _store_state(asked_ptr, asked, index, c, SIZE)
-    tl.store(kept_ptr + index, whole)
-
-
-@triton.jit
-def diffuse_kernel(
-    k_ptr, taps_ptr, position_ptr, diffused_ptr, tokens, heads,
-    SIZE: tl.constexpr, TAPS: tl.constexpr, EVEN: tl.constexpr, L: tl.constexpr, BC: tl.constexpr,
-):  # fmt: skip
-    """k~ (P, T, C)."""
-    pair = tl.program_id(1).to(tl.int64)
-    row, c = tl.program_id(0) * L + tl.arange(0, L), tl.arange(0, BC)
-    position = tl.load(position_ptr + pair // heads * tokens + row, mask=row < tokens, other=0).to(tl.int32)
-    base, taps_ptr = pair * tokens * SIZE, taps_ptr + pair % heads * SIZE * TAPS
-    diffused = _diffused(k_ptr + base, taps_ptr, position, row, c, tokens, SIZE, TAPS, EVEN)
-    _store(diffused_ptr + base, diffused, row, c, tokens, SIZE, EVEN)
-
-
-@triton.jit
-def query_gradient_kernel(
-    q_ptr, diffused_ptr, v_ptr, passed_ptr, position_ptr, before_ptr, grad_ptr, grad_q_ptr, gained_ptr,
-    tokens, chunks, walk, heads, root,
-    SIZE: tl.constexpr, PRECISION: tl.constexpr, EVEN: tl.constexpr, L: tl.constexpr, BC: tl.constexpr,
-):  # fmt: skip
-    """The gradient of q; for the decays' the product of f(q) and its gradient, (P, T)."""
-    segment, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    base = pair * tokens * SIZE
-    q_ptr, diffused_ptr, v_ptr = q_ptr + base, diffused_ptr + base, v_ptr + base
-    grad_ptr, grad_q_ptr = grad_ptr + base, grad_q_ptr + base
-    passed_ptr, position_ptr = passed_ptr + pair * tokens, position_ptr + pair // heads * tokens
-    gained_ptr += pair * tokens
-    c, scale = tl.arange(0, BC), tl.log2(root)
-    for n in range(segment * walk, tl.minimum(segment * walk + walk, chunks)):
+        n = end - 1 - step
         row = n * L + tl.arange(0, L)
         position, passed = _places(position_ptr, passed_ptr, row, tokens, EVEN)
+        reach = _reach(passed, position, row, n * L, scale)
+        diffused = _diffused(k_ptr, taps_ptr, position, row, c, tokens, SIZE, TAPS, EVEN)
+        _store(diffused_ptr, diffused, row, c, tokens, SIZE, EVEN)
         v, grad = _load(v_ptr, row, c, tokens, SIZE, EVEN), _load(grad_ptr, row, c, tokens, SIZE, EVEN)
         before = _load_state(before_ptr, pair * chunks + n, c, SIZE)
-        key = _silu(_load(diffused_ptr, row, c, tokens, SIZE, EVEN).to(tl.float32), PRECISION).to(v.dtype)
+        key = _silu(diffused, PRECISION).to(v.dtype)
         pull = tl.dot(grad, tl.trans(v), input_precision=PRECISION)
         pull = (pull * _weights(passed, position, row, scale, PRECISION)).to(v.dtype)
-        grad_q = tl.dot(grad, before, input_precision=PRECISION)
-        grad_q *= _reach(passed, position, row, n * L, scale)[:, None]
+        grad_q = tl.dot(grad, before, input_precision=PRECISION) * reach[:, None]
         grad_q = tl.dot(pull, key, grad_q, input_precision=PRECISION)
         q, slope = _silu_and_slope(_load(q_ptr, row, c, tokens, SIZE, EVEN).to(tl.float32), PRECISION)
         tl.store(gained_ptr + row, tl.sum(grad_q * q, 1), mask=row < tokens)
         _store(grad_q_ptr, grad_q * slope, row, c, tokens, SIZE, EVEN)
+        if not WHOLE:
+            _, _, kept = _end(position_ptr, passed_ptr, n * L, tokens, L)
+            asking = (q * reach[:, None]).to(v.dtype)
+            asked = tl.dot(tl.trans(grad), asking, asked * kept, input_precision=PRECISION)
+            whole *= kept
+    if not WHOLE:
+        index = pair * tl.num_programs(0) + segment
+        _store_state(asked_ptr, asked, index, c, SIZE)
+        tl.store(kept_ptr + index, whole)
 
 
 @triton.jit

@@ -12,9 +12,7 @@ from triton import cdiv, next_power_of_2
 
 from .kernel_triton import (
     added_kernel,
-    asked_kernel,
     decay_gradient_kernel,
-    diffuse_kernel,
     diffusion_gradient_kernel,
     key_gradient_kernel,
     output_kernel,
@@ -23,17 +21,15 @@ from .kernel_triton import (
     scan_kernel,
     step_kernel,
 )
-from .library import CHUNK
+from .library import chunk_of
 
 # Programs that a pass should have at least.
 PROGRAMS = 512
 # Of heads of at most 64 channels of two bytes; LARGE of others.
 ADDED: Mapping[str, int] = {"num_warps": 4, "num_stages": 2}
 OUTPUT: Mapping[str, int] = {"num_warps": 4, "num_stages": 2}
-ASKED: Mapping[str, int] = {"num_warps": 4, "num_stages": 2}
 QUERY_GRADIENT: Mapping[str, int] = {"num_warps": 4, "num_stages": 2}
 KEY_GRADIENT: Mapping[str, int] = {"num_warps": 4, "num_stages": 2}
-DIFFUSE: Mapping[str, int] = {"num_warps": 4}
 UNDIFFUSE: Mapping[str, int] = {"BR": 32, "num_warps": 4, "num_stages": 1}
 UNDIFFUSED = 8
 LARGE: Mapping[str, int] = {"num_warps": 8, "num_stages": 1}
@@ -79,7 +75,8 @@ class _Plan(NamedTuple):
 
 def _plan(inputs: AdaInputs) -> _Plan:
     batch, heads, tokens, size = inputs.q_BHTC.shape
-    pairs, chunks = batch * heads, cdiv(tokens, CHUNK)
+    pairs, chunk = batch * heads, chunk_of(inputs.v_BHTC)
+    chunks = cdiv(tokens, chunk)
     walk = cdiv(chunks, min(chunks, cdiv(PROGRAMS, pairs)))
     padded = max(16, next_power_of_2(size))
     is_wide = inputs.v_BHTC.dtype == torch.float32
@@ -89,9 +86,9 @@ def _plan(inputs: AdaInputs) -> _Plan:
         "TAPS": inputs.taps_HCW.shape[2],
         # Float32 means float32 here: the tensor cores' shorter form has an error of 3e-4.
         "PRECISION": "ieee" if is_wide else "tf32",
-        "EVEN": tokens % CHUNK == 0 and size == padded,
+        "EVEN": tokens % chunk == 0 and size == padded,
         "WHOLE": segments == 1,
-        "L": CHUNK,
+        "L": chunk,
         "BC": padded,
     }
     return _Plan(pairs, chunks, segments, walk, heads, size**-0.5, constants, is_wide or padded > 64)
@@ -133,24 +130,16 @@ def ada_backward(
     plan, taps_HWC = _plan(inputs), inputs.taps_HCW.transpose(1, 2).contiguous()
     given, sizes = (passed_BHT, inputs.position_BT), (tokens, plan.chunks, plan.walk, heads, plan.root)
     after_BHGCC, kept_BHG = _borders(inputs, plan)
-    if plan.segments > 1:
-        asked_kernel[plan.grid](
-            inputs.q_BHTC, grad_BHTC, *given, after_BHGCC, kept_BHG, *sizes,
-            **plan.only("SIZE", "PRECISION", "EVEN", "L", "BC"), **plan.options(ASKED),
-        )  # fmt: skip
-        _scan(after_BHGCC, kept_BHG, reverse=True)
     grad_q, grad_k, grad_v = (torch.empty_like(inputs.v_BHTC) for _ in range(3))
-    diffuse_kernel[(plan.chunks, plan.pairs)](
-        inputs.k_BHTC, taps_HWC, inputs.position_BT, grad_k, tokens, heads,
-        **plan.only("SIZE", "TAPS", "EVEN", "L", "BC"), **DIFFUSE,
-    )  # fmt: skip
-    head_BHNWC = grad_k.new_empty((batch, heads, plan.chunks, inputs.taps_HCW.shape[2] - 1, size))
     gained_BHT, spent_BHT = torch.empty_like(passed_BHT), torch.empty_like(passed_BHT)
     worth_BHNC = passed_BHT.new_empty((batch, heads, plan.chunks, size))
+    head_BHNWC = grad_k.new_empty((batch, heads, plan.chunks, inputs.taps_HCW.shape[2] - 1, size))
     query_gradient_kernel[plan.grid](
-        inputs.q_BHTC, grad_k, inputs.v_BHTC, *given, before_BHNCC, grad_BHTC, grad_q, gained_BHT, *sizes,
-        **plan.only("SIZE", "PRECISION", "EVEN", "L", "BC"), **plan.options(QUERY_GRADIENT),
+        *inputs[:3], taps_HWC, *given, before_BHNCC, grad_BHTC, grad_q, grad_k, gained_BHT, after_BHGCC, kept_BHG,
+        *sizes, **plan.constants, **plan.options(QUERY_GRADIENT),
     )  # fmt: skip
+    if plan.segments > 1:
+        _scan(after_BHGCC, kept_BHG, reverse=True)
     key_gradient_kernel[plan.grid](
         inputs.q_BHTC, inputs.v_BHTC, *given, before_BHNCC, after_BHGCC, grad_BHTC,
         grad_k, grad_v, head_BHNWC, spent_BHT, worth_BHNC, *sizes, **plan.constants, **plan.options(KEY_GRADIENT),
@@ -164,7 +153,7 @@ def _passed(inputs: AdaInputs, plan: _Plan) -> Tensor:
     passed_BHT = torch.empty_like(inputs.log_decay_BHT, dtype=torch.float32)
     passed_kernel[(cdiv(plan.chunks, SUMS["BN"]), plan.pairs)](
         inputs.log_decay_BHT, inputs.position_BT, passed_BHT, passed_BHT.shape[2], plan.chunks, plan.heads,
-        L=CHUNK, **SUMS,
+        **plan.only("L"), **SUMS,
     )  # fmt: skip
     return passed_BHT
 
@@ -233,19 +222,16 @@ def ada_step(
 
 def compilations() -> list[tuple[Any, dict[str, int | str]]]:
     """Each kernel with the constants and options of a launch with heads of 64 and four taps."""
-    every: dict[str, int | str] = {"SIZE": 64, "TAPS": 4, "PRECISION": "tf32", "EVEN": True, "L": CHUNK, "BC": 64}
+    every: dict[str, int | str] = {"SIZE": 64, "TAPS": 4, "PRECISION": "tf32", "EVEN": True, "L": 64, "BC": 64}
     plan = _Plan(1, 1, 1, 1, 1, 1.0, every, False)
-    products = plan.only("SIZE", "PRECISION", "EVEN", "L", "BC")
     return [
-        (passed_kernel, {"L": CHUNK, **SUMS}),
+        (passed_kernel, {**plan.only("L"), **SUMS}),
         (added_kernel, {**every, **ADDED}),
         (scan_kernel, {"REVERSE": False, "VALUES": 64 * 64, **SCAN}),
         (output_kernel, {**every, "WHOLE": False, **OUTPUT}),
-        (asked_kernel, {**products, **ASKED}),
-        (query_gradient_kernel, {**products, **QUERY_GRADIENT}),
+        (query_gradient_kernel, {**every, "WHOLE": False, **QUERY_GRADIENT}),
         (key_gradient_kernel, {**every, "WHOLE": False, **KEY_GRADIENT}),
         (decay_gradient_kernel, {**plan.only("SIZE", "L", "BC"), **SUMS}),
-        (diffuse_kernel, {**plan.only("SIZE", "TAPS", "EVEN", "L", "BC"), **DIFFUSE}),
         (diffusion_gradient_kernel, {**plan.only("SIZE", "TAPS", "EVEN", "L", "BC"), **UNDIFFUSE}),
         (step_kernel, {**plan.only("SIZE", "TAPS", "BC"), **STEP}),
     ]

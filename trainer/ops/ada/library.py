@@ -5,8 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Tokens of a chunk.
-CHUNK = 64
+
+def chunk_of(v_BHTC: Tensor) -> int:
+    """Tokens of a chunk: of large float32 heads more than 32 do not fit into shared memory."""
+    return 32 if v_BHTC.dtype == torch.float32 and v_BHTC.shape[3] > 64 else 64
 
 
 @torch.library.custom_op("kanctl::ada", mutates_args=())
@@ -36,7 +38,7 @@ def ada_backward_op(
 @ada_op.register_fake
 def _(q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch, heads, tokens, size = q_BHTC.shape
-    chunks = -(-tokens // CHUNK)
+    chunks = -(-tokens // chunk_of(v_BHTC))
     before = v_BHTC.new_empty((batch, heads, chunks, size, size))
     passed = v_BHTC.new_empty((batch, heads, tokens), dtype=torch.float32)
     last = v_BHTC.new_empty((batch, heads, size, size), dtype=torch.float32)
