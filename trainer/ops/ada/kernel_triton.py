@@ -37,9 +37,7 @@ def _power(x, PRECISION: tl.constexpr):
     """2 to the x; for narrow products without what is below 1e-38."""
     if PRECISION == "ieee":
         return tl.exp2(x)
-    return tl.inline_asm_elementwise(
-        "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
-    )
+    return tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
 
 
 @triton.jit
@@ -227,7 +225,10 @@ def output_kernel(
         left_key = (key * _left(passed, row, total, last_first)[:, None]).to(v.dtype)
         score = tl.dot(q, tl.trans(key.to(v.dtype)), input_precision=PRECISION)
         score = (score * _weights(passed, position, row, scale, PRECISION)).to(v.dtype)
-        out = tl.dot(q, tl.trans(before), input_precision=PRECISION) * _reach(passed, position, row, n * L, scale)[:, None]
+        out = (
+            tl.dot(q, tl.trans(before), input_precision=PRECISION)
+            * _reach(passed, position, row, n * L, scale)[:, None]
+        )
         out = tl.dot(score, v, out, input_precision=PRECISION)
         _store(out_ptr, out, row, c, tokens, SIZE, EVEN)
         state = tl.dot(tl.trans(v), left_key, state * kept, input_precision=PRECISION)
@@ -295,9 +296,9 @@ def key_gradient_kernel(
     """Gradients of the diffused keys and of v, from the last chunk to the first.
 
     grad_k: the diffused keys, in whose place their gradients come. head: of the latter the first W - 1 rows of each
-    chunk, (P, N, W - 1, C). For the decays: the product of f(k~) and its gradient (P, T) and the worth of the
-    state before each chunk, (P, N, C) to be summed, README.md. after: the gradient of the state after each segment, (P, G, C, C), turned; not
-    read where a segment is a WHOLE row.
+    chunk, (P, N, W - 1, C). For the decays: the product of f(k~) and its gradient (P, T), and the worth of the state
+    before each chunk, (P, N, C) to be summed, README.md. after: the gradient of the state after each segment,
+    (P, G, C, C), turned; not read where a segment is a WHOLE row.
     """
     segment, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
     base = pair * tokens * SIZE
@@ -391,7 +392,7 @@ def diffusion_gradient_kernel(
     grad_taps_ptr += (pair * tl.num_programs(0) + segment) * (SIZE * TAPS)
     of_taps = ()
     for _ in tl.static_range(TAPS):
-        of_taps = of_taps + (tl.zeros((BR, BC), tl.float32),)
+        of_taps += (tl.zeros((BR, BC), tl.float32),)
     for begin in range(segment * walk * L, end, BR):
         row = begin + tl.arange(0, BR)
         position = tl.minimum(tl.load(position_ptr + row, mask=row < tokens, other=0).to(tl.int32), row)
@@ -404,7 +405,7 @@ def diffusion_gradient_kernel(
             grad_k += grad * _tap(taps_ptr, j, c, SIZE)[None, :]
             there = (position >= j)[:, None] & (c[None, :] < SIZE)
             earlier = tl.load(k_ptr + (row - j)[:, None] * SIZE + c[None, :], mask=there, other=0.0).to(tl.float32)
-            products = products + (of_taps[j] + earlier * own,)
+            products += (of_taps[j] + earlier * own,)
         of_taps = products
         # All have read before any writes.
         tl.debug_barrier()

@@ -175,7 +175,7 @@ def _scan(state_BHGCC: Tensor, kept_BHG: Tensor, *, reverse: bool) -> None:
 
 def _undiffuse(inputs: AdaInputs, plan: _Plan, taps_HWC: Tensor, grad_k: Tensor, head_BHNWC: Tensor) -> Tensor:
     """The gradient of k in the place of that of the diffused keys; the taps' (H, C, W)."""
-    batch, heads, tokens, size = grad_k.shape
+    batch, heads, tokens, _ = grad_k.shape
     walk = min(plan.walk, UNDIFFUSED)
     segments = cdiv(plan.chunks, walk)
     grad_taps_BHGWC = taps_HWC.new_empty((batch, heads, segments, *taps_HWC.shape[1:]), dtype=torch.float32)
