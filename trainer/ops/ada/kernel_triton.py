@@ -1,7 +1,8 @@
 """Triton kernels of Arnold diffusion attention: a program walks the chunks of a segment with the state in registers.
 
 launch.py launches them; nothing is checked here. README.md has the mathematics. Sums, decays and states are in float32;
-sums of log decays are to base 2. Letters: P pairs of a row and a head, T tokens, L tokens of a chunk, N chunks, G
+sums of log decays are to base 2. States are turned, (C of values, C of keys), so that products read all inputs as they
+lie in memory. Letters: P pairs of a row and a head, T tokens, L tokens of a chunk, N chunks, G
 segments of `walk` chunks, C head size, W taps; f is silu. EVEN: T is whole chunks and C a power of two, so that nothing
 is masked.
 """
@@ -158,7 +159,7 @@ def added_kernel(
     SIZE: tl.constexpr, TAPS: tl.constexpr, PRECISION: tl.constexpr, EVEN: tl.constexpr,
     L: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """What each segment adds to the state, (P, G, C, C), and what it leaves of the state before, (P, G)."""
+    """What each segment adds to the state, (P, G, C, C), and what it keeps of the state before, (P, G)."""
     segment, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
     k_ptr, v_ptr = k_ptr + pair * tokens * SIZE, v_ptr + pair * tokens * SIZE
     passed_ptr, position_ptr = passed_ptr + pair * tokens, position_ptr + pair // heads * tokens
@@ -200,7 +201,8 @@ def output_kernel(
     SIZE: tl.constexpr, TAPS: tl.constexpr, PRECISION: tl.constexpr, EVEN: tl.constexpr, WHOLE: tl.constexpr,
     L: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """o (P, T, C); the state before each chunk (P, N, C, C) as products read it, and the last (P, C, C).
+    """o (P, T, C); the state before each chunk (P, N, C, C) as products read it, and the last (P, C, C), not
+    turned.
 
     start: the state before each segment, (P, G, C, C); not read where a segment is a WHOLE row.
     """
@@ -246,7 +248,7 @@ def query_gradient_kernel(
     """The gradient of q, from the last chunk to the first; and what the keys' gradients want, from the same inputs.
 
     That is k~ (P, T, C), and what each segment asks of the state before it: the part of its gradient, (P, G, C, C),
-    turned, and what it keeps, (P, G); neither where a segment is a WHOLE row. For the decays the product of f(q) and
+    and what it keeps, (P, G); neither where a segment is a WHOLE row. For the decays the product of f(q) and
     its gradient, (P, T).
     """
     segment, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
@@ -298,7 +300,7 @@ def key_gradient_kernel(
     grad_k: the diffused keys, in whose place their gradients come. head: of the latter the first W - 1 rows of each
     chunk, (P, N, W - 1, C). For the decays: the product of f(k~) and its gradient (P, T), and the worth of the state
     before each chunk, (P, N, C) to be summed, README.md. after: the gradient of the state after each segment,
-    (P, G, C, C), turned; not read where a segment is a WHOLE row.
+    (P, G, C, C); not read where a segment is a WHOLE row.
     """
     segment, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
     base = pair * tokens * SIZE

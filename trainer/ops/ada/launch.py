@@ -1,6 +1,6 @@
 """Launches of diffusion attention's Triton kernels: tensors in, fresh tensors out. Imported only where they run.
 
-Letters: B batch, H heads, T tokens, C head size, W taps, N chunks.
+Letters: B batch, H heads, T tokens, C head size, W taps, N chunks, G segments of them.
 """
 
 from collections.abc import Mapping
@@ -23,16 +23,18 @@ from .kernel_triton import (
 )
 from .library import chunk_of
 
-# Programs that a pass should have at least.
+# Programs that a pass should have at least: two fit on a multiprocessor. Of 256 to 2,112 these 512 won on an H100
+# (2026-11), as did the options below; with 8 warps or what registers must be spilled for, all are slower.
 PROGRAMS = 512
-# Of heads of at most 64 channels of two bytes; LARGE of others.
-ADDED: Mapping[str, int] = {"num_warps": 4, "num_stages": 2}
+ADDED: Mapping[str, int] = {"num_warps": 4, "num_stages": 3}
 OUTPUT: Mapping[str, int] = {"num_warps": 4, "num_stages": 2}
 QUERY_GRADIENT: Mapping[str, int] = {"num_warps": 4, "num_stages": 2}
 KEY_GRADIENT: Mapping[str, int] = {"num_warps": 4, "num_stages": 2}
-UNDIFFUSE: Mapping[str, int] = {"BR": 32, "num_warps": 4, "num_stages": 1}
-UNDIFFUSED = 8
+# For these in place of the four above: heads of more than 64 channels, and float32. Not swept.
 LARGE: Mapping[str, int] = {"num_warps": 8, "num_stages": 1}
+UNDIFFUSE: Mapping[str, int] = {"BR": 32, "num_warps": 4, "num_stages": 1}
+# Chunks of a program that takes gradients back through the taps, at most.
+UNDIFFUSED = 8
 STEP: Mapping[str, int] = {"BV": 32, "num_warps": 4}
 SCAN: Mapping[str, int] = {"BV": 128, "num_warps": 1}
 SUMS: Mapping[str, int] = {"BN": 16, "num_warps": 4}
@@ -53,6 +55,7 @@ class _Plan(NamedTuple):
     """How a call is cut, and what its kernels are compiled for."""
 
     pairs: int
+    """Of a row and a head."""
     chunks: int
     segments: int
     walk: int
@@ -61,9 +64,11 @@ class _Plan(NamedTuple):
     root: float
     constants: dict[str, int | str]
     is_large: bool
+    """Whether LARGE holds."""
 
     @property
     def grid(self) -> tuple[int, int]:
+        """A program for each segment."""
         return self.segments, self.pairs
 
     def options(self, chosen: Mapping[str, int]) -> Mapping[str, int]:
@@ -97,8 +102,8 @@ def _plan(inputs: AdaInputs) -> _Plan:
 def ada_forward(inputs: AdaInputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Outputs (B, H, T, C) and what the backward pass wants again, and the last state (B, H, C, C) in float32.
 
-    In between: the states before each chunk (B, H, N, C, C) in the values' dtype, as products read them, and the log
-    decays summed from each chunk's start (B, H, T).
+    In between: the states before each chunk (B, H, N, C of values, C of keys) in the values' dtype, as products read
+    them, and the log decays summed from each chunk's start, to base 2 (B, H, T).
     """
     batch, heads, tokens, size = inputs.q_BHTC.shape
     plan, taps_HWC = _plan(inputs), inputs.taps_HCW.transpose(1, 2).contiguous()
