@@ -82,7 +82,9 @@ def _plan(inputs: AdaInputs) -> _Plan:
     batch, heads, tokens, size = inputs.q_BHTC.shape
     pairs, chunk = batch * heads, chunk_of(inputs.v_BHTC)
     chunks = cdiv(tokens, chunk)
-    walk = cdiv(chunks, min(chunks, cdiv(PROGRAMS, pairs)))
+    # Of nothing there is still one, so that no size is divided by zero.
+    wanted = max(1, min(chunks, cdiv(PROGRAMS, max(1, pairs))))
+    walk = max(1, cdiv(chunks, wanted))
     padded = max(16, next_power_of_2(size))
     is_wide = inputs.v_BHTC.dtype == torch.float32
     segments = cdiv(chunks, walk)
