@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kanctl.trainer.ops.ada import ada
+from kanctl.trainer.ops.ada import ada, launch
 from kanctl.trainer.ops.ada.reference import ada_reference
 
 pytestmark = [
@@ -21,6 +21,21 @@ BOUNDS = {torch.float32: 1e-4, torch.bfloat16: 1e-2}
 def test_values_and_gradients_are_near_float64_and_the_same_twice(
     lengths: list[int], size: int, taps: int, dtype: torch.dtype
 ) -> None:
+    compare(lengths, size, taps, dtype)
+
+
+# Of six pairs: whole rows, segments of several chunks. The second row needs no masks.
+@pytest.mark.parametrize("dtype", BOUNDS, ids=str)
+@pytest.mark.parametrize("programs", [1, 24])
+@pytest.mark.parametrize("lengths", [[700, 3, 200], [700, 3, 321]], ids=str)
+def test_programs_that_walk_over_many_chunks_are_right(
+    lengths: list[int], programs: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "PROGRAMS", programs)
+    compare(lengths, 64, 4, dtype)
+
+
+def compare(lengths: list[int], size: int, taps: int, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(sum(lengths))
     tokens, heads = sum(lengths), 3
 

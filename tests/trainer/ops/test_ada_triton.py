@@ -46,15 +46,32 @@ def error(found: Tensor, wanted: Tensor) -> float:
 def test_values_and_gradients_are_those_of_the_direct_form(
     lengths: list[int], size: int, taps: int, decay: float
 ) -> None:
-    inputs = case(lengths, size, taps, decay)
+    compare(case(lengths, size, taps, decay))
+
+
+# In all: a whole row a segment, two or three chunks of five, one.
+@pytest.mark.parametrize("programs", [1, 8, 512])
+@pytest.mark.parametrize("lengths", [[300], [100, 28, 2, 170]], ids=str)
+def test_segments_of_any_length_give_the_same(
+    lengths: list[int], programs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "PROGRAMS", programs)
+    compare(case(lengths, 16))
+
+
+def test_what_needs_no_masks_gives_the_same() -> None:
+    compare(case([100, 28], 16))
+
+
+def compare(inputs: AdaInputs) -> None:
     wide = [x.double().requires_grad_() for x in inputs[:5]]
     q, k, v, weights, log_decay = wide
     wanted = ada_reference(q, k, v, weights, log_decay, inputs.position_BT)
     grad = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(9))
     exact = torch.autograd.grad(wanted, wide, grad.double())
-    out, before, kept, _ = launch.ada_forward(inputs)
+    out, before, passed, _ = launch.ada_forward(inputs)
     assert error(out, wanted.detach()) < 1e-5
-    found = launch.ada_backward(inputs, before, kept, grad)
+    found = launch.ada_backward(inputs, before, passed, grad)
     for name, value, of_reference in zip(("q", "k", "v", "taps", "decay"), found, exact, strict=True):
         if of_reference.norm() > 1e-9:
             assert error(value, of_reference) < 2e-5, name

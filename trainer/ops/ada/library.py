@@ -5,8 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Tokens of a chunk.
-CHUNK = 64
+
+def chunk_of(v_BHTC: Tensor) -> int:
+    """Tokens of a chunk: of large float32 heads more than 32 do not fit into shared memory."""
+    return 32 if v_BHTC.dtype == torch.float32 and v_BHTC.shape[3] > 64 else 64
 
 
 @torch.library.custom_op("kanctl::ada", mutates_args=())
@@ -23,24 +25,24 @@ def ada_op(
 @torch.library.custom_op("kanctl::ada_backward", mutates_args=())
 def ada_backward_op(
     q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, taps_HCW: Tensor, log_decay_BHT: Tensor, position_BT: Tensor,
-    before_BHNCC: Tensor, kept_BHN: Tensor, grad_BHTC: Tensor,
+    before_BHNCC: Tensor, passed_BHT: Tensor, grad_BHTC: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of q, k, v, the taps and the log decays, in the dtypes of these."""
     from . import launch
 
     inputs = launch.AdaInputs(q_BHTC, k_BHTC, v_BHTC, taps_HCW, log_decay_BHT, position_BT)
-    of_q, of_k, of_v, of_taps, of_decay = launch.ada_backward(inputs, before_BHNCC, kept_BHN, grad_BHTC)
+    of_q, of_k, of_v, of_taps, of_decay = launch.ada_backward(inputs, before_BHNCC, passed_BHT, grad_BHTC)
     return of_q, of_k, of_v, of_taps.to(taps_HCW.dtype), of_decay.to(log_decay_BHT.dtype)
 
 
 @ada_op.register_fake
 def _(q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch, heads, tokens, size = q_BHTC.shape
-    chunks = -(-tokens // CHUNK)
+    chunks = -(-tokens // chunk_of(v_BHTC))
     before = v_BHTC.new_empty((batch, heads, chunks, size, size))
-    kept = v_BHTC.new_empty((batch, heads, chunks), dtype=torch.float32)
+    passed = v_BHTC.new_empty((batch, heads, tokens), dtype=torch.float32)
     last = v_BHTC.new_empty((batch, heads, size, size), dtype=torch.float32)
-    return torch.empty_like(v_BHTC), before, kept, last
+    return torch.empty_like(v_BHTC), before, passed, last
 
 
 @ada_backward_op.register_fake
@@ -49,10 +51,10 @@ def _(q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, taps_HCW: Tensor, log_deca
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _, before_BHNCC, kept_BHN, last_BHCC = output
-    ctx.mark_non_differentiable(before_BHNCC, kept_BHN, last_BHCC)
+    _, before_BHNCC, passed_BHT, last_BHCC = output
+    ctx.mark_non_differentiable(before_BHNCC, passed_BHT, last_BHCC)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs, before_BHNCC, kept_BHN)
+    ctx.save_for_backward(*inputs, before_BHNCC, passed_BHT)
 
 
 def _backward(ctx: Any, grad_BHTC: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
