@@ -89,6 +89,10 @@ def resources(cubin: bytes) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    launches = importlib.import_module(sys.argv[1]).compilations()
-    jobs = [(kernel, *each) for kernel, named in launches for each in each_number(named)]
-    print(json.dumps([compile_kernel(kernel, named, int(sys.argv[2]), number) for kernel, named, number in jobs]))
+    launches, capability = importlib.import_module(sys.argv[1]).compilations(), int(sys.argv[2])
+    # Kernels begin early from Hopper on alone.
+    known = [
+        (kernel, {**named, "EARLY": capability >= 90} if "EARLY" in named else named) for kernel, named in launches
+    ]
+    jobs = [(kernel, *each) for kernel, named in known for each in each_number(named)]
+    print(json.dumps([compile_kernel(kernel, named, capability, number) for kernel, named, number in jobs]))
