@@ -15,7 +15,12 @@ if not torch.cuda.is_available():
 # They need Triton, which comes with PyTorch's builds for GPUs.
 from kanctl.trainer.ops.bspline import hopper, launch, slab
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    # Of PyTorch: a thread of its own makes the first product, and its compiler imports what it has deprecated.
+    pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script"),
+]
 
 GRIDS = {5: SplineGrid(cells=5), 13: SplineGrid(cells=13), 7: SplineGrid(cells=7, limit=2.5)}
 # Tokens, inputs, outputs: one of each; nothing round; a real layer; few tokens and many.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..ops.ada import AdaState, ada, ada_step
 from ..ops.ada.route import route_ada
 from ..ops.route import Machine, Route
+from ..ops.token import token_ada, token_linear
 from .frame import Frame
 
 NORM_EPSILON = 1e-6
@@ -75,6 +76,23 @@ class ArnoldDiffusionAttention(nn.Module):
         mixed_BHC, state = ada_step(q_BHC, k_BHC, v_BHC, self._taps(x_BD.dtype), log_decay_BH, position_B, state)
         return self._leave(mixed_BHC), state
 
+    @torch.no_grad()
+    def step_onto(self, x_BD: Tensor, gain_D: Tensor, position_B: Tensor, state: AdaState) -> tuple[Tensor, AdaState]:
+        """x plus what `step` gives for x scaled by a norm with that gain, for a row that ops/token serves.
+
+        The state is written over.
+        """
+        if self.decay is not None:
+            normed_BD = F.rms_norm(x_BD, gain_D.shape, gain_D, NORM_EPSILON)
+            added_BD, state = self.step(normed_BD, position_B, state)
+            return x_BD + added_BD, state
+        qkv_BD = token_linear(x_BD, self.qkv.weight, gain_D=gain_D, epsilon=NORM_EPSILON)
+        decay = (FASTEST, decay_pace(self.heads))
+        mixed_BD = token_ada(
+            qkv_BD, self.tap_logits_HCW, position_B, state, self.out_norm.weight, decay, NORM_EPSILON
+        )  # fmt: skip
+        return token_linear(mixed_BD, self.out.weight, added_BO=x_BD), state
+
     def routes(self, machine: Machine, dtype: str) -> dict[str, Route]:
         """What computes the attention there, and why; `dtype` by torch's name."""
         return {"attention": route_ada(machine, head_size=self.head_size, dtype=dtype)}
@@ -114,6 +132,10 @@ def fixed_log_decays(heads: int, dtype: torch.dtype, device: torch.device | None
 
     Made on the device: a copy from the host would be waited for in every pass.
     """
-    step = min(1.0, (SLOWEST - FASTEST) / max(1, heads - 1))
-    exponent_H = FASTEST + step * torch.arange(heads, dtype=dtype, device=device)
+    exponent_H = FASTEST + decay_pace(heads) * torch.arange(heads, dtype=dtype, device=device)
     return torch.log1p(-torch.exp2(-exponent_H))
+
+
+def decay_pace(heads: int) -> float:
+    """How much larger each head's exponent is than that of the one before."""
+    return min(1.0, (SLOWEST - FASTEST) / max(1, heads - 1))

@@ -10,9 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops import token
+from .ada import ArnoldDiffusionAttention
 from .attention import CausalAttention
 from .edge import NORM_EPSILON
 from .frame import Frame
+from .grove import Grove
 
 
 class TokenMixer(Protocol):
@@ -99,6 +102,25 @@ class Block(nn.Module):
             return self.mixer.step(self._entering(x_BD), position_B, state, knowledge_BF)
         mixed: tuple[Tensor, Any] = self.mixer.step(self._entering(x_BD), position_B, state)  # type: ignore[operator]
         return mixed
+
+    @torch.no_grad()
+    def step_through(
+        self, x_BD: Tensor, position_B: Tensor, state: Any, knowledge_BF: Tensor | None
+    ) -> tuple[Tensor, Any]:
+        """The residual stream of one more token of each row after this block, and the mixer's state to go on from.
+
+        For a single row ops/token joins the norm before, and the sum after, with a mixer's or a grove's own work.
+        """
+        is_joined = token.serves(x_BD, self.mixer_norm.weight) and not self.training
+        if is_joined and isinstance(self.mixer, ArnoldDiffusionAttention):
+            x_BD, state = self.mixer.step_onto(x_BD, self.mixer_norm.weight, position_B, state)
+        else:
+            added_BD, state = self.step(x_BD, position_B, state, knowledge_BF)
+            x_BD = x_BD + added_BD
+        if is_joined and isinstance(self.channel, Grove) and self.channel.has_edges:
+            assert isinstance(self.channel_norm, nn.RMSNorm)
+            return self.channel.step_onto(x_BD, self.channel_norm.weight), state
+        return x_BD + self.mix_channels(x_BD), state
 
     def _entering(self, x: Tensor) -> Tensor:
         out: Tensor = self.mixer_norm(x.to(self.mixer_norm.weight.dtype))

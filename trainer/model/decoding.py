@@ -57,8 +57,13 @@ def step(model: KanLM, token_B: Tensor, state: DecodeState) -> tuple[Tensor, Dec
     features_BF, lexers = _read(token_B, state.lexers, model)
     states: list[Any] = []
     for block, before in zip(model.each_block(), state.layers, strict=True):
-        one_step = partial(block.step, position_B=state.position_B, state=before, knowledge_BF=features_BF)
-        streams = model.through(block, streams, _keeping(states, one_step))
+        given = {"position_B": state.position_B, "state": before, "knowledge_BF": features_BF}
+        if model.is_reversible:
+            streams = model.through(block, streams, _keeping(states, partial(block.step, **given)))
+        else:
+            x_BD, after = block.step_through(*streams, **given)
+            streams = (x_BD,)
+            states.append(after)
     after_B = _place_after(state.position_B, token_B, model)
     return model.logits(streams), DecodeState(layers=tuple(states), position_B=after_B, lexers=lexers)
 

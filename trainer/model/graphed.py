@@ -79,8 +79,10 @@ class GraphedSteps:
             return logits_BV
         self._token_B.copy_(token_B)
         if self._replay is None:
-            # An ordinary step leaves the state as it is, but for places in caches that the replay writes again.
-            self._replay = self._capture(lambda: step(self._model, self._token_B, self._state), self._step_in_place)
+            # An ordinary step writes into states: into a place of a cache, which the replay writes again, or over what
+            # does not grow, of which the warm-up has a copy.
+            spare = copied(self._state)
+            self._replay = self._capture(lambda: step(self._model, self._token_B, spare), self._step_in_place)
         self._replay()
         self._replayed += 1
         if self._replayed == room:
@@ -107,6 +109,17 @@ def tensors_of(state: Any) -> Iterator[Tensor]:
     elif is_dataclass(state):
         for field in fields(state):
             yield from tensors_of(getattr(state, field.name))
+
+
+def copied(state: DecodeState) -> DecodeState:
+    """The state with the layers' that do not grow in tensors of their own; caches are shared."""
+
+    def copy(layer: Any) -> Any:
+        if hasattr(layer, "most") or not is_dataclass(layer):
+            return layer
+        return replace(layer, **{field.name: getattr(layer, field.name).clone() for field in fields(layer)})  # type: ignore[type-var]
+
+    return replace(state, layers=tuple(copy(layer) for layer in state.layers))
 
 
 def advanced(state: DecodeState, steps: int) -> DecodeState:

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from ..ops.bspline import EdgeForm, SplineGrid, grouped_edge_linear
 from ..ops.bspline.route import route_grouped_edge_linear
 from ..ops.grove import Choice, choose, dispatch, grouped_linear
+from ..ops.grove.plain import LEAST_SCORE
 from ..ops.grove.route import route_grouped_linear
 from ..ops.route import Machine, Route, dtype_name, machine_of
+from ..ops.token import Gates, token_grove
 from .edge import NORM_EPSILON, edge_spreads
 from .mlp import GATE_POWER
 
@@ -139,13 +141,30 @@ class Grove(nn.Module):
         choice = self.choice(x_ND)
         # A reversible stack runs a block twice, the first time without gradients.
         if self.training and torch.is_grad_enabled():
-            self.load_E += torch.bincount(choice.expert_Nk.flatten(), minlength=self.experts)
+            # Whole numbers: the order of the additions is no matter. A bincount would ask for the largest of them.
+            chosen_M = choice.expert_Nk.flatten()
+            self.load_E.scatter_add_(0, chosen_M, torch.ones_like(chosen_M))
         return dispatch(x_ND, choice, self.experts, self.subnets).view_as(x)
 
     def choice(self, x_ND: Tensor) -> Choice:
         """Which subnets tokens use, and how much of each."""
         offset_E = self.balance_ticks_E.to(torch.promote_types(x_ND.dtype, torch.float32)) * self.balance_rate
         return choose(x_ND, self.selector_ErD, self.gate_ED, self.gate_bias_E, offset_E, self.active)
+
+    @property
+    def has_edges(self) -> bool:
+        """Whether the subnets are edge layers."""
+        return isinstance(self.subnets, KanSubnets)
+
+    def step_onto(self, x_BD: Tensor, gain_D: Tensor) -> Tensor:
+        """x plus this grove's values for x scaled by a norm with that gain, for a row that ops/token serves."""
+        assert isinstance(self.subnets, KanSubnets)
+        gates = Gates(
+            selector_ErD=self.selector_ErD, gate_ED=self.gate_ED, bias_E=self.gate_bias_E,
+            ticks_E=self.balance_ticks_E, rate=self.balance_rate, active=self.active, least=LEAST_SCORE,
+        )  # fmt: skip
+        weights = (self.subnets.enter_EJIO, self.subnets.leave_EJIO)
+        return token_grove(x_BD, gain_D, gates, *weights, self.subnets.grid, NORM_EPSILON)
 
     def asks_the_host(self, tokens: int) -> bool:
         """Whether a pass of so many tokens waits until the host has read how many rows each subnet has."""

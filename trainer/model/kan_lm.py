@@ -97,6 +97,11 @@ class KanLM(nn.Module):
             return wide, wide
         return (F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x,)
 
+    @property
+    def is_reversible(self) -> bool:
+        """Whether blocks work on two streams."""
+        return isinstance(self.blocks, ReversibleStack)
+
     def through(
         self, block: Block, streams: tuple[Tensor, ...], mix_tokens: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, ...]:

@@ -1,7 +1,8 @@
 """Compile every Triton kernel of an op for GPUs that are not here, and print what each needs as JSON.
 
 A program of its own, because the interpreter replaces the compiler in a process that has it switched on:
-`python compile_kernels.py kanctl.trainer.ops.bspline.launch 90`.
+`python compile_kernels.py kanctl.trainer.ops.bspline.launch 90`. A launch's PRECISION "ieee" means float32,
+any other bfloat16; kernels without one are compiled for both.
 """
 
 import importlib
@@ -18,9 +19,10 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 OPTIONS = ("num_warps", "num_stages")
-FLOATS = ("limit", "scale", "root", "least", "bias")
+FLOATS = ("limit", "scale", "root", "least", "bias", "rate", "epsilon", "fastest", "pace")
 INTEGERS = {
     "position": "*i64",
+    "ticks": "*i64",
     "offset": "*i32",
     "ends": "*i32",
     "spot": "*i32",
@@ -33,10 +35,10 @@ INTEGERS = {
 }
 
 
-def compile_kernel(kernel: Any, named: dict[str, Any], capability: int) -> dict[str, Any]:
-    """What one kernel needs with bfloat16 tensors whose addresses and rows are multiples of 16 bytes."""
+def compile_kernel(kernel: Any, named: dict[str, Any], capability: int, number: str) -> dict[str, Any]:
+    """What one kernel needs with tensors of a Triton type whose addresses and rows are multiples of 16 bytes."""
     constants = {name: value for name, value in named.items() if name not in OPTIONS}
-    types = {name: "constexpr" if name in constants else kind_of(name) for name in kernel.arg_names}
+    types = {name: "constexpr" if name in constants else kind_of(name, number) for name in kernel.arg_names}
     aligned = {
         (index,): [["tt.divisibility", 16]] for index, name in enumerate(kernel.arg_names) if types[name][0] in "*i"
     }
@@ -51,16 +53,25 @@ def compile_kernel(kernel: Any, named: dict[str, Any], capability: int) -> dict[
     return {
         "kernel": kernel.__name__,
         "capability": capability,
+        "number": number,
         "shared_bytes": compiled.metadata.shared,
         "wgmma": "wgmma.mma_async" in compiled.asm["ptx"],
         **resources(compiled.asm["cubin"]),
     }
 
 
-def kind_of(name: str) -> str:
+def each_number(named: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
+    """The constants beside each type of numbers that they serve."""
+    precision = named.get("PRECISION")
+    if precision is None:
+        return [(named, "bf16"), (named, "fp32")]
+    return [(named, "fp32" if precision == "ieee" else "bf16")]
+
+
+def kind_of(name: str, number: str) -> str:
     """A type by an argument's name: the kernels keep to it."""
     if name.endswith("_ptr"):
-        return INTEGERS.get(name.removesuffix("_ptr"), "*bf16")
+        return INTEGERS.get(name.removesuffix("_ptr"), f"*{number}")
     return "fp32" if name in FLOATS else "i32"
 
 
@@ -78,5 +89,10 @@ def resources(cubin: bytes) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    module = importlib.import_module(sys.argv[1])
-    print(json.dumps([compile_kernel(*each, int(sys.argv[2])) for each in module.compilations()]))
+    launches, capability = importlib.import_module(sys.argv[1]).compilations(), int(sys.argv[2])
+    # Kernels begin early from Hopper on alone.
+    known = [
+        (kernel, {**named, "EARLY": capability >= 90} if "EARLY" in named else named) for kernel, named in launches
+    ]
+    jobs = [(kernel, *each) for kernel, named in known for each in each_number(named)]
+    print(json.dumps([compile_kernel(kernel, named, capability, number) for kernel, named, number in jobs]))

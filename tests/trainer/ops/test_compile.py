@@ -35,3 +35,4 @@ def test_kernels_compile_and_fit(op: str, capability: int) -> None:
     if capability == 90 and op == "bspline":
         products = {"forward_kernel", "input_gradient_kernel", "weight_gradient_kernel"}
         assert {kernel["kernel"] for kernel in kernels if kernel["wgmma"]} == products
+        assert {kernel["kernel"] for kernel in kernels if kernel["number"] == "fp32"} >= products

@@ -133,7 +133,11 @@ def forward_kernel(
     for step in range(tl.cdiv(inputs, BI) * (CELLS + 4)):
         j = step % (CELLS + 4)
         first = step // (CELLS + 4) * BI
-        if j == 0:
+        if PRECISION == "ieee":
+            # Triton 3.6 cannot compile a choice between tiles that go into a product without tensor cores.
+            x = tl.load(x_row + (first + i)[None, :], mask=(row < tokens) & ((first + i)[None, :] < inputs), other=0.0)
+            u, outside = _coordinate(x, limit, scale, CELLS)
+        elif j == 0:
             x = coming.to(tl.float32)
             u, outside = _coordinate(x, limit, scale, CELLS)
             after = first + BI + i[None, :]

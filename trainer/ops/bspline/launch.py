@@ -163,15 +163,16 @@ def _precision(x: Tensor) -> str:
 
 
 def compilations() -> list[tuple[Any, dict[str, int | str]]]:
-    """Each kernel with the constants and options that launches in a narrow dtype give it: five cells and 13, groups."""
-    tiled = {"PRECISION": "tf32"}
+    """Each kernel with the constants and options of its launches: both precisions, five cells and 13, groups."""
     shared: list[tuple[Any, Mapping[str, int | str]]] = [(expand_kernel, EXPAND), (contract_kernel, EXPAND)]
-    grouped: list[tuple[Any, Mapping[str, int | str]]] = [
-        (forward_kernel, {**FORWARD, **tiled}),
-        (input_gradient_kernel, {**INPUT_GRADIENT, **tiled}),
-        (weight_gradient_kernel, {**WEIGHT_GRADIENT, **tiled}),
-        (gather_kernel, GATHER),
-    ]
+    grouped: list[tuple[Any, Mapping[str, int | str]]] = [(gather_kernel, GATHER)]
+    products = (
+        (forward_kernel, FORWARD),
+        (input_gradient_kernel, INPUT_GRADIENT),
+        (weight_gradient_kernel, WEIGHT_GRADIENT),
+    )
+    for precision in ("tf32", "ieee"):
+        grouped += [(kernel, {**tiles, "PRECISION": precision}) for kernel, tiles in products]
     one_weight = shared + [(kernel, {**named, "GROUPS": 0, "PADDED": 1}) for kernel, named in grouped]
     each = [(kernel, {"CELLS": cells, **named}) for cells in (5, 13) for kernel, named in one_weight]
     return each + [(kernel, {"CELLS": 5, **named, "GROUPS": 12, "PADDED": 16}) for kernel, named in grouped]

@@ -138,8 +138,12 @@ def choose_gradient_kernel(
     gate = 1.0 / (1.0 + tl.exp(-logit))
     of_logit = tl.where(is_chosen & there, grad * (chosen_score / total) * gate * (1.0 - gate), 0.0)
     of_share = grad * gate
-    mean = tl.sum(of_share * chosen_score, 1)[:, None] / total
-    of_score = tl.where(is_chosen & there, (of_share - tl.where(is_enough[:, None], mean, 0.0)) / total, 0.0)
+    if ACTIVE == 1:
+        # The share of a single choice is 1 whatever its score: nothing, and not what rounding leaves of a difference.
+        change = tl.zeros((ROWS, EXPERTS), tl.float32)
+    else:
+        change = of_share - tl.sum(of_share * chosen_score, 1)[:, None] / total
+    of_score = tl.where(is_chosen & there, tl.where(is_enough[:, None], change, of_share) / total, 0.0)
     # A size of 0 has no direction.
     of_size = tl.where(size == 0.0, 0.0, of_score / scale[None, :] / tl.where(size == 0.0, 1.0, size))
     tl.store(out_ptr + place, of_size[:, :, None] * seen, mask=is_seen)

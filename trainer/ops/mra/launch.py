@@ -15,6 +15,8 @@ from .kernel_triton import forward_kernel, key_gradient_kernel, query_gradient_k
 
 # Chosen by thought so far: two tiles of scores and three of channels in registers.
 TILES: Mapping[str, int] = {"BT": 64, "BM": 64, "num_warps": 4, "num_stages": 2}
+# Products without tensor cores take their operands into registers: tiles as large spill ten kilobytes of them.
+WIDE_TILES: Mapping[str, int] = {"BT": 16, "BM": 32, "num_warps": 8, "num_stages": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,12 @@ class RangeInputs:
         """What all kernels are compiled for."""
         precision = "ieee" if self.q_BHTC.dtype == torch.float32 else "tf32"
         # Products of tensor cores want 16 channels.
-        return {"PRECISION": precision, "BC": max(16, next_power_of_2(self.q_BHTC.shape[3])), **TILES}
+        return {"PRECISION": precision, "BC": max(16, next_power_of_2(self.q_BHTC.shape[3])), **self.tiles}
+
+    @property
+    def tiles(self) -> Mapping[str, int]:
+        """How many queries and keys meet at once."""
+        return WIDE_TILES if self.q_BHTC.dtype == torch.float32 else TILES
 
 
 def range_forward(inputs: RangeInputs) -> tuple[Tensor, Tensor]:
@@ -79,14 +86,14 @@ def range_backward(
 
 def _keys_of_queries(inputs: RangeInputs) -> tuple[Tensor, Tensor]:
     """For each tile of queries the first key that one of them may see, and the one after the last."""
-    low_BN, high_BN = _ends(inputs.low_BT, TILES["BT"])[0], _ends(inputs.high_BT, TILES["BT"])[1]
+    low_BN, high_BN = _ends(inputs.low_BT, inputs.tiles["BT"])[0], _ends(inputs.high_BT, inputs.tiles["BT"])[1]
     first_BN = torch.searchsorted(inputs.place_BM, low_BN, out_int32=True)
     return first_BN, torch.searchsorted(inputs.place_BM, high_BN, right=True, out_int32=True)
 
 
 def _queries_of_keys(inputs: RangeInputs) -> tuple[Tensor, Tensor]:
     """For each tile of keys the first query that may see one of them, and the one after the last."""
-    low_BN, high_BN = _ends(inputs.place_BM, TILES["BM"])
+    low_BN, high_BN = _ends(inputs.place_BM, inputs.tiles["BM"])
     first_BN = torch.searchsorted(inputs.high_BT, low_BN, out_int32=True)
     return first_BN, torch.searchsorted(inputs.low_BT, high_BN, right=True, out_int32=True)
 
@@ -104,6 +111,10 @@ def _blocks(inputs: RangeInputs, bounds: tuple[Tensor, Tensor]) -> tuple[int, in
 
 
 def compilations() -> list[tuple[Any, dict[str, int | str]]]:
-    """Each kernel with the constants and options of a launch in a narrow dtype with heads of 128."""
-    named: dict[str, int | str] = {"PRECISION": "tf32", "BC": 128, **TILES}
-    return [(kernel, {**named}) for kernel in (forward_kernel, query_gradient_kernel, key_gradient_kernel)]
+    """Each kernel with the constants and options of a launch with heads of 128, in both precisions."""
+    kernels = (forward_kernel, query_gradient_kernel, key_gradient_kernel)
+    options: tuple[dict[str, int | str], ...] = (
+        {"PRECISION": "tf32", "BC": 128, **TILES},
+        {"PRECISION": "ieee", "BC": 128, **WIDE_TILES},
+    )
+    return [(kernel, {**named}) for kernel in kernels for named in options]

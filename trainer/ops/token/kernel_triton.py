@@ -1,0 +1,279 @@
+"""Triton kernels of one token's way through a block: small work joined to the products that read the weights.
+
+launch.py launches them; nothing is checked here. Every sum is in float32, in one order.
+With EARLY a kernel may begin while the one before it ends: until it has waited it reads weights alone, and states.
+Letters: D width, O outputs, H heads, C head size, E experts, r selector rank, k chosen (ACTIVE), M hidden channels of a
+subnet, G cells of the splines' grid, P parts of the inputs.
+"""
+
+import triton
+import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+
+@triton.jit
+def _wait(EARLY: tl.constexpr):
+    """Until the kernel before has ended; from then on the next may begin, so that never more than two are under way."""
+    if EARLY:
+        gdc_wait()
+        gdc_launch_dependents()
+
+
+@triton.jit
+def linear_kernel(
+    x_ptr, gain_ptr, weight_ptr, added_ptr, out_ptr, inputs, outputs, epsilon,
+    NORMED: tl.constexpr, ADDED: tl.constexpr, EARLY: tl.constexpr, BO: tl.constexpr, BI: tl.constexpr,
+):  # fmt: skip
+    """out (O) = weight (O, D) times x (D), which with NORMED has a root mean square of 1 times a gain; plus `added`."""
+    o, i = tl.program_id(0) * BO + tl.arange(0, BO), tl.arange(0, BI)
+    place = weight_ptr + o[:, None].to(tl.int64) * inputs + i[None, :]
+    weight = tl.load(place, mask=(o[:, None] < outputs) & (i[None, :] < inputs), other=0.0)
+    _wait(EARLY)
+    total = tl.zeros((BO, BI), tl.float32)
+    square = tl.zeros((BI,), tl.float32)
+    for first in range(0, inputs, BI):
+        i = first + tl.arange(0, BI)
+        x = tl.load(x_ptr + i, mask=i < inputs, other=0.0).to(tl.float32)
+        if NORMED:
+            square += x * x
+            x *= tl.load(gain_ptr + i, mask=i < inputs, other=0.0).to(tl.float32)
+        total += weight.to(tl.float32) * x[None, :]
+        there = (o[:, None] < outputs) & (i[None, :] + BI < inputs)
+        weight = tl.load(place + first + BI, mask=there, other=0.0)
+    y = tl.sum(total, 1)
+    if NORMED:
+        y *= tl.rsqrt(tl.sum(square, 0) / inputs + epsilon)
+    if ADDED:
+        y += tl.load(added_ptr + o, mask=o < outputs, other=0.0).to(tl.float32)
+    tl.store(out_ptr + o, y.to(out_ptr.dtype.element_ty), mask=o < outputs)
+
+
+@triton.jit
+def view_kernel(
+    x_ptr, gain_ptr, selector_ptr, gate_ptr, seen_ptr, square_ptr, normed_ptr, inputs, selectors, epsilon,
+    EARLY: tl.constexpr, BI: tl.constexpr,
+):  # fmt: skip
+    """What one row of selectors or gates sees of the scaled token, and the square of its own length.
+
+    The first program also leaves the token as edges want it: scaled with its gain, then to a root mean square of 1.
+    """
+    row, i = tl.program_id(0), tl.arange(0, BI)
+    of_selector = selector_ptr + row.to(tl.int64) * inputs + i
+    of_gate = gate_ptr + (row - selectors).to(tl.int64) * inputs + i
+    is_selector = row < selectors
+    weight = tl.load(of_selector, mask=(i < inputs) & is_selector, other=0.0).to(tl.float32)
+    weight += tl.load(of_gate, mask=(i < inputs) & (row >= selectors), other=0.0).to(tl.float32)
+    _wait(EARLY)
+    seen = tl.zeros((BI,), tl.float32)
+    length = tl.zeros((BI,), tl.float32)
+    square = tl.zeros((BI,), tl.float32)
+    gained = tl.zeros((BI,), tl.float32)
+    for first in range(0, inputs, BI):
+        i = first + tl.arange(0, BI)
+        x = tl.load(x_ptr + i, mask=i < inputs, other=0.0).to(tl.float32)
+        square += x * x
+        x *= tl.load(gain_ptr + i, mask=i < inputs, other=0.0).to(tl.float32)
+        gained += x * x
+        seen += weight * x
+        length += weight * weight
+        beyond = i + BI < inputs
+        weight = tl.load(of_selector + first + BI, mask=beyond & is_selector, other=0.0).to(tl.float32)
+        weight += tl.load(of_gate + first + BI, mask=beyond & (row >= selectors), other=0.0).to(tl.float32)
+    scale = tl.rsqrt(tl.sum(square, 0) / inputs + epsilon)
+    tl.store(seen_ptr + row, tl.sum(seen, 0) * scale)
+    tl.store(square_ptr + row, tl.sum(length, 0))
+    if row == 0:
+        again = scale * tl.rsqrt(tl.sum(gained, 0) / inputs * scale * scale + epsilon)
+        for first in range(0, inputs, BI):
+            i = first + tl.arange(0, BI)
+            x = tl.load(x_ptr + i, mask=i < inputs, other=0.0).to(tl.float32)
+            gain = tl.load(gain_ptr + i, mask=i < inputs, other=0.0).to(tl.float32)
+            tl.store(normed_ptr + i, x * gain * again, mask=i < inputs)
+
+
+@triton.jit
+def _chosen(
+    seen_ptr, square_ptr, bias_ptr, ticks_ptr, rate, experts, rank, least, choice,
+    ACTIVE: tl.constexpr, EXPERTS: tl.constexpr, RANK: tl.constexpr,
+):  # fmt: skip
+    """The expert of one choice, in ascending order, and what its output is multiplied by: as ops/grove's choice."""
+    e, q = tl.arange(0, EXPERTS), tl.arange(0, RANK)
+    is_expert = e < experts
+    there = is_expert[:, None] & (q[None, :] < rank)
+    place = e[:, None] * rank + q[None, :]
+    seen = tl.load(seen_ptr + place, mask=there, other=0.0).to(tl.float32)
+    square = tl.load(square_ptr + place, mask=there, other=0.0).to(tl.float32)
+    scale = tl.sqrt(tl.sum(square, 1))
+    score = tl.sqrt(tl.sum(seen * seen, 1)) / tl.where(is_expert, scale, 1.0)
+    key = score + tl.load(ticks_ptr + e, mask=is_expert, other=0).to(tl.float32) * rate
+    # NaN is chosen first, so that it is seen, and what is no expert never.
+    key = tl.where(key != key, float("inf"), key)
+    is_free = is_expert
+    for _ in tl.static_range(ACTIVE):
+        best = tl.max(tl.where(is_free, key, float("-inf")), 0)
+        first = tl.min(tl.where(is_free & (key == best), e, EXPERTS), 0)
+        is_free = is_free & (e != first)
+    is_chosen = is_expert & (is_free == 0)
+    total = tl.sum(tl.where(is_chosen, score, 0.0), 0)
+    total = tl.where(total < least, least, total)
+    logit = tl.load(seen_ptr + experts * rank + e, mask=is_expert, other=0.0).to(tl.float32)
+    logit += tl.load(bias_ptr + e, mask=is_expert, other=0.0).to(tl.float32)
+    weight = score / total / (1.0 + tl.exp(-logit))
+    is_mine = is_chosen & (tl.cumsum(is_chosen.to(tl.int32), 0) - 1 == choice)
+    return tl.sum(tl.where(is_mine, e, 0), 0), tl.sum(tl.where(is_mine, weight, 0.0), 0)
+
+
+@triton.jit
+def _edges(
+    x, i, o, weight_ptr, inputs, outputs, slice_stride, limit, scale, CELLS: tl.constexpr,
+):  # fmt: skip
+    """(BI, BO): what each edge's curve gives for its input x, from its live weights alone, as ops/bspline's gather."""
+    u = (x + limit) * scale
+    inside = (u >= 0.0) & (u <= CELLS)
+    u = tl.where(inside, u, 0.0)
+    m = tl.minimum(tl.floor(u), CELLS - 1.0)
+    f = u - m
+    g = 1.0 - f
+    there = (i[:, None] < inputs) & (o[None, :] < outputs)
+    edge = i[:, None].to(tl.int64) * outputs + o[None, :]
+    place = weight_ptr + m.to(tl.int64)[:, None] * slice_stride + edge
+    sixth = tl.where(inside, 1.0 / 6.0, 0.0)
+    first = tl.load(place, mask=there, other=0.0)
+    second = tl.load(place + slice_stride, mask=there, other=0.0)
+    third = tl.load(place + 2 * slice_stride, mask=there, other=0.0)
+    fourth = tl.load(place + 3 * slice_stride, mask=there, other=0.0)
+    last = tl.load(weight_ptr + slice_stride.to(tl.int64) * (CELLS + 3) + edge, mask=there, other=0.0)
+    y = (g * g * g * sixth)[:, None] * first.to(tl.float32)
+    y += ((4.0 - 3.0 * f * f * (2.0 - f)) * sixth)[:, None] * second.to(tl.float32)
+    y += ((4.0 - 3.0 * g * g * (2.0 - g)) * sixth)[:, None] * third.to(tl.float32)
+    y += (f * f * f * sixth)[:, None] * fourth.to(tl.float32)
+    # What is NaN is outside, and SiLU's to carry.
+    return y + (x / (1.0 + tl.exp(-x)))[:, None] * last.to(tl.float32)
+
+
+@triton.jit
+def enter_kernel(
+    x_ptr, weight_ptr, out_ptr, expert_ptr, share_ptr, seen_ptr, square_ptr, bias_ptr, ticks_ptr,
+    rate, experts, rank, least, inputs, outputs, inputs_each, slice_stride, limit, scale,
+    ACTIVE: tl.constexpr, EXPERTS: tl.constexpr, RANK: tl.constexpr, CELLS: tl.constexpr, EARLY: tl.constexpr,
+    BI: tl.constexpr, BO: tl.constexpr,
+):  # fmt: skip
+    """out (k, P, M): of each chosen subnet's first layer the sums over parts of the inputs; and the choice (k)."""
+    choice, part = tl.program_id(2), tl.program_id(1)
+    _wait(EARLY)
+    expert, share = _chosen(
+        seen_ptr, square_ptr, bias_ptr, ticks_ptr, rate, experts, rank, least, choice, ACTIVE, EXPERTS, RANK
+    )
+    if (part == 0) & (tl.program_id(0) == 0):
+        tl.store(expert_ptr + choice, expert.to(tl.int64))
+        tl.store(share_ptr + choice, share)
+    weight_ptr += expert.to(tl.int64) * (CELLS + 4) * slice_stride
+    o = tl.program_id(0) * BO + tl.arange(0, BO)
+    total = tl.zeros((BI, BO), tl.float32)
+    last = tl.minimum((part + 1) * inputs_each, inputs)
+    for first in range(part * inputs_each, last, BI):
+        i = first + tl.arange(0, BI)
+        x = tl.load(x_ptr + i, mask=i < last, other=0.0).to(tl.float32)
+        total += _edges(x, i, o, weight_ptr, last, outputs, slice_stride, limit, scale, CELLS)
+    place = out_ptr + (choice * tl.num_programs(1) + part) * outputs + o
+    tl.store(place, tl.sum(total, 0), mask=o < outputs)
+
+
+@triton.jit
+def leave_kernel(
+    parts_ptr, weight_ptr, x_ptr, out_ptr, expert_ptr, share_ptr, parts, inputs, outputs, slice_stride,
+    limit, scale, epsilon,
+    ACTIVE: tl.constexpr, CHOICES: tl.constexpr, CELLS: tl.constexpr, EARLY: tl.constexpr,
+    PARTS: tl.constexpr, BI: tl.constexpr, BO: tl.constexpr,
+):  # fmt: skip
+    """out (D) = x + sum over the chosen subnets of share * second layer, of the first layer's parts (k, P, M).
+
+    The inputs of all chosen subnets stand in one tile, BI of each.
+    """
+    o = tl.program_id(0) * BO + tl.arange(0, BO)
+    p, c = tl.arange(0, PARTS), tl.arange(0, CHOICES)
+    row = tl.arange(0, CHOICES * BI)
+    choice = row // BI
+    _wait(EARLY)
+    expert = tl.load(expert_ptr + choice, mask=choice < ACTIVE, other=0)
+    share = tl.load(share_ptr + choice, mask=choice < ACTIVE, other=0.0).to(tl.float32)
+    is_mine = choice[None, :] == c[:, None]
+    square = tl.zeros((CHOICES,), tl.float32)
+    hidden = tl.zeros((CHOICES * BI,), tl.float32)
+    for first in range(0, inputs, BI):
+        i = first + row % BI
+        there = (p[:, None] < parts) & (i[None, :] < inputs) & (choice[None, :] < ACTIVE)
+        place = parts_ptr + (choice[None, :] * parts + p[:, None]) * inputs + i[None, :]
+        hidden = tl.sum(tl.load(place, mask=there, other=0.0).to(tl.float32), 0)
+        square += tl.sum(tl.where(is_mine, (hidden * hidden)[None, :], 0.0), 1)
+    root = tl.rsqrt(square / inputs + epsilon)
+    root = tl.sum(tl.where(is_mine, root[:, None], 0.0), 0)
+    total = tl.zeros((CHOICES * BI, BO), tl.float32)
+    for first in range(0, inputs, BI):
+        i = first + row % BI
+        if inputs > BI:
+            there = (p[:, None] < parts) & (i[None, :] < inputs) & (choice[None, :] < ACTIVE)
+            place = parts_ptr + (choice[None, :] * parts + p[:, None]) * inputs + i[None, :]
+            hidden = tl.sum(tl.load(place, mask=there, other=0.0).to(tl.float32), 0)
+        begin = weight_ptr + expert * (CELLS + 4) * slice_stride
+        y = _edges(hidden * root, i, o, begin[:, None], inputs, outputs, slice_stride, limit, scale, CELLS)
+        total += share[:, None] * y
+    x = tl.load(x_ptr + o, mask=o < outputs, other=0.0).to(tl.float32)
+    tl.store(out_ptr + o, (x + tl.sum(total, 0)).to(out_ptr.dtype.element_ty), mask=o < outputs)
+
+
+@triton.jit
+def _silu(x):
+    return x / (1.0 + tl.exp(-x))
+
+
+@triton.jit
+def ada_kernel(
+    qkv_ptr, logit_ptr, position_ptr, sum_ptr, tail_ptr, gain_ptr, out_ptr, heads, root, epsilon, fastest, pace,
+    SIZE: tl.constexpr, TAPS: tl.constexpr, EARLY: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
+    """Diffusion attention of one head: queries and keys scaled, the state brought up to the token, the output scaled.
+
+    The state sum (H, C, C) and the last keys (H, TAPS - 1, C) are written over. Decays are 1 - 2^-(fastest + pace h).
+    """
+    head = tl.program_id(0)
+    c, v = tl.arange(0, BC), tl.arange(0, BC)
+    goes_on = tl.load(position_ptr) > 0
+    there = (c[:, None] < SIZE) & (v[None, :] < SIZE)
+    state = sum_ptr + head.to(tl.int64) * SIZE * SIZE + c[:, None] * SIZE + v[None, :]
+    before = tl.load(state, mask=there & goes_on, other=0.0).to(tl.float32)
+    _wait(EARLY)
+    q = tl.load(qkv_ptr + head * SIZE + c, mask=c < SIZE, other=0.0).to(tl.float32)
+    k = tl.load(qkv_ptr + (heads + head) * SIZE + c, mask=c < SIZE, other=0.0).to(tl.float32)
+    value = tl.load(qkv_ptr + (2 * heads + head) * SIZE + v, mask=v < SIZE, other=0.0).to(tl.float32)
+    q *= tl.rsqrt(tl.sum(q * q, 0) / SIZE + epsilon)
+    k = (k * tl.rsqrt(tl.sum(k * k, 0) / SIZE + epsilon)).to(tail_ptr.dtype.element_ty)
+    logits = logit_ptr + (head * SIZE + c) * TAPS
+    most = tl.load(logits, mask=c < SIZE, other=0.0).to(tl.float32)
+    for j in tl.static_range(1, TAPS):
+        most = tl.maximum(most, tl.load(logits + j, mask=c < SIZE, other=0.0).to(tl.float32))
+    tap = tl.exp(tl.load(logits, mask=c < SIZE, other=0.0).to(tl.float32) - most)
+    key = k.to(tl.float32) * tap
+    whole = tap
+    tail = tail_ptr + head * (TAPS - 1) * SIZE + c
+    for j in tl.static_range(1, TAPS):
+        older = tl.load(tail + (j - 1) * SIZE, mask=(c < SIZE) & goes_on, other=0.0).to(tl.float32)
+        tap = tl.exp(tl.load(logits + j, mask=c < SIZE, other=0.0).to(tl.float32) - most)
+        key += older * tap
+        whole += tap
+    key = tl.where(c < SIZE, _silu(key / whole), 0.0)
+    # The oldest key goes first: each is read before the next newer one is written over it.
+    for j in tl.static_range(1, TAPS - 1):
+        newer = tl.load(tail + (TAPS - 2 - j) * SIZE, mask=(c < SIZE) & goes_on, other=0.0)
+        tl.debug_barrier()
+        tl.store(tail + (TAPS - 1 - j) * SIZE, newer, mask=c < SIZE)
+    tl.debug_barrier()
+    if TAPS > 1:
+        tl.store(tail, k, mask=c < SIZE)
+    kept = 1.0 - tl.exp2(-(fastest + pace * head))
+    after = before * kept + key[:, None] * value[None, :]
+    tl.store(state, after.to(sum_ptr.dtype.element_ty), mask=there)
+    out = tl.sum(_silu(q)[:, None] * after, 0) * root
+    out *= tl.rsqrt(tl.sum(out * out, 0) / SIZE + epsilon)
+    out *= tl.load(gain_ptr + v, mask=v < SIZE, other=0.0).to(tl.float32)
+    tl.store(out_ptr + head * SIZE + v, out.to(out_ptr.dtype.element_ty), mask=v < SIZE)
