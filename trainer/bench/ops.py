@@ -52,6 +52,7 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
         for name, each in cases.items()
         for case in each
         for way in GROUPS[name].ways(device)
+        if options.ways is None or way in options.ways
     ]
     if device == "cuda":
         jobs += limits(cases)
@@ -94,6 +95,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m kanctl.trainer.bench.ops", allow_abbrev=False)
     parser.add_argument("--groups", nargs="+", choices=list(GROUPS), default=OPS, help="these ops")
     parser.add_argument("--only", metavar="TEXT", help="cases whose name has this in it")
+    parser.add_argument("--ways", nargs="+", metavar="NAME", help="these ways alone; the same line without goes on")
     parser.add_argument("--tokens", type=int, help="in every case, in place of its own number")
     parser.add_argument("--out", type=Path, help="results as a file, also those to go on from")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no case after so long")
