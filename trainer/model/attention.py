@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.attention import cached_attention
+from ..ops.token import token_linear, token_turn
 from .frame import Frame
 from .knowledge import KnowledgeBias
-from .rotary import rotary_turns, rotate
+from .rotary import Turns, rotary_turns, rotate
 
 QK_NORM_EPSILON = 1e-6
 
@@ -99,6 +100,25 @@ class CausalAttention(nn.Module):
         mixed_BHC = cached_attention(q_BHTC[:, :, 0], key_BHSC, value_BHSC, position_B, self.head_size**-0.5)
         return self.out(mixed_BHC.flatten(1)), AttentionState(key_BHSC=key_BHSC, value_BHSC=value_BHSC, most=most)
 
+    @torch.no_grad()
+    def step_onto(
+        self, x_BD: Tensor, gain_D: Tensor, epsilon: float, position_B: Tensor, turns: Turns, state: AttentionState
+    ) -> tuple[Tensor, AttentionState]:
+        """x plus what `step` gives for x scaled by a norm with that gain, for a row that ops/token serves.
+
+        There is no knowledge bias then. `turns` are those of the place, as rotary_turns gives them.
+        """
+        qkv_BD = token_linear(x_BD, self.qkv.weight, gain_D=gain_D, epsilon=epsilon)
+        most = state.most + 1
+        slots = grown(state.key_BHSC.shape[2], most)
+        key_BHSC, value_BHSC = with_slots(state.key_BHSC, slots), with_slots(state.value_BHSC, slots)
+        norms = self.query_norm, self.key_norm
+        gains = tuple(norm.weight for norm in norms if isinstance(norm, nn.RMSNorm)) or None
+        q_BHC = token_turn(qkv_BD, gains, turns, position_B, key_BHSC, value_BHSC, QK_NORM_EPSILON)  # type: ignore[arg-type]
+        mixed_BHC = cached_attention(q_BHC, key_BHSC, value_BHSC, position_B, self.head_size**-0.5)
+        out_BD = token_linear(mixed_BHC.flatten(1), self.out.weight, added_BO=x_BD)
+        return out_BD, AttentionState(key_BHSC=key_BHSC, value_BHSC=value_BHSC, most=most)
+
     def _parts(self, x_BTD: Tensor, position_BT: Tensor, knowledge_BTF: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys as they meet in the product, and values."""
         qkv = self.qkv(x_BTD).unflatten(-1, (3, self.heads, -1))
@@ -147,10 +167,15 @@ def grown(slots: int, most: int) -> int:
 
 def stored(cache_BHSC: Tensor, slots: int, place_B: Tensor, new_BHC: Tensor) -> Tensor:
     """The cache with `slots` slots and the row's new entry at each row's place; written in place unless it grows."""
-    if slots > cache_BHSC.shape[2]:
-        cache_BHSC = F.pad(cache_BHSC, (0, 0, 0, slots - cache_BHSC.shape[2]))
+    cache_BHSC = with_slots(cache_BHSC, slots)
     cache_BHSC[torch.arange(len(place_B), device=place_B.device), :, place_B] = new_BHC
     return cache_BHSC
+
+
+def with_slots(cache_BHSC: Tensor, slots: int) -> Tensor:
+    """The cache, or a larger one with the same entries and zeros behind them."""
+    more = slots - cache_BHSC.shape[2]
+    return F.pad(cache_BHSC, (0, 0, 0, more)) if more > 0 else cache_BHSC
 
 
 def _visible(frame: Frame) -> Tensor:

@@ -16,6 +16,7 @@ from .attention import CausalAttention
 from .edge import NORM_EPSILON
 from .frame import Frame
 from .grove import Grove
+from .rotary import Turns
 
 
 class TokenMixer(Protocol):
@@ -105,15 +106,21 @@ class Block(nn.Module):
 
     @torch.no_grad()
     def step_through(
-        self, x_BD: Tensor, position_B: Tensor, state: Any, knowledge_BF: Tensor | None
+        self, x_BD: Tensor, position_B: Tensor, state: Any, knowledge_BF: Tensor | None, turns: Turns | None
     ) -> tuple[Tensor, Any]:
         """The residual stream of one more token of each row after this block, and the mixer's state to go on from.
 
         For a single row ops/token joins the norm before, and the sum after, with a mixer's or a grove's own work.
+
+        Args:
+            turns: those of the places, where there are layers of softmax attention; else None.
         """
         is_joined = token.serves(x_BD, self.mixer_norm.weight) and not self.training
         if is_joined and isinstance(self.mixer, ArnoldDiffusionAttention):
             x_BD, state = self.mixer.step_onto(x_BD, self.mixer_norm.weight, position_B, state)
+        elif is_joined and isinstance(self.mixer, CausalAttention) and turns is not None and knowledge_BF is None:
+            gain_D = self.mixer_norm.weight
+            x_BD, state = self.mixer.step_onto(x_BD, gain_D, NORM_EPSILON, position_B, turns, state)
         else:
             added_BD, state = self.step(x_BD, position_B, state, knowledge_BF)
             x_BD = x_BD + added_BD

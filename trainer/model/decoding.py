@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .kan_lm import END_OF_DOCUMENT, KanLM
 from .lexer import PrefixLexer
+from .rotary import Turns, rotary_turns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,17 +56,26 @@ def step(model: KanLM, token_B: Tensor, state: DecodeState) -> tuple[Tensor, Dec
     """
     streams = model.streams(token_B)
     features_BF, lexers = _read(token_B, state.lexers, model)
+    turns = _turns(model, state.position_B)
     states: list[Any] = []
     for block, before in zip(model.each_block(), state.layers, strict=True):
         given = {"position_B": state.position_B, "state": before, "knowledge_BF": features_BF}
         if model.is_reversible:
             streams = model.through(block, streams, _keeping(states, partial(block.step, **given)))
         else:
-            x_BD, after = block.step_through(*streams, **given)
+            (x_BD,) = streams
+            x_BD, after = block.step_through(x_BD, turns=turns, **given)
             streams = (x_BD,)
             states.append(after)
     after_B = _place_after(state.position_B, token_B, model)
     return model.logits(streams), DecodeState(layers=tuple(states), position_B=after_B, lexers=lexers)
+
+
+def _turns(model: KanLM, position_B: Tensor) -> Turns | None:
+    """How far the places turn queries and keys, for all layers of softmax attention."""
+    if "softmax" not in model.config.layer_mixers:
+        return None
+    return rotary_turns(position_B, model.config.width // model.config.heads, model.embedding.weight)
 
 
 def _keeping(states: list[Any], mix: Callable[[Tensor], tuple[Tensor, Any]]) -> Callable[[Tensor], Tensor]:

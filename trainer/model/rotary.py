@@ -8,9 +8,10 @@ from torch import Tensor
 
 # Wavelengths of the rotary pairs run from 2 pi to nearly 2 pi times this (arXiv 2104.09864, section 3.4.3).
 ROTARY_BASE = 10_000.0
+Turns = tuple[Tensor, Tensor]
 
 
-def rotary_turns(position: Tensor, head_size: int, like: Tensor) -> tuple[Tensor, Tensor]:
+def rotary_turns(position: Tensor, head_size: int, like: Tensor) -> Turns:
     """Cosine and sine of each place and pair, each (..., P), in `like`'s dtype but float32 at least.
 
     Made anew in each forward pass: a buffer would be rounded when an engine casts the model to bfloat16.
@@ -26,7 +27,7 @@ def rotary_turns(position: Tensor, head_size: int, like: Tensor) -> tuple[Tensor
     return angles.cos(), angles.sin()
 
 
-def rotate(x_BHTC: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
+def rotate(x_BHTC: Tensor, turns: Turns) -> Tensor:
     """Turn channel pairs (c, c + C/2) by their place's angle; lengths stay, products depend on distance only.
 
     Args:

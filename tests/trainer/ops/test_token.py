@@ -27,7 +27,7 @@ def draw(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (20, 7), (64, 33), (5000, 3)])
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (20, 7), (64, 33), (5000, 3), (20, 4100)])
 @pytest.mark.parametrize("is_normed", [False, True])
 @pytest.mark.parametrize("is_added", [False, True])
 def test_a_product_takes_the_norm_before_it_and_the_sum_after(
@@ -92,23 +92,26 @@ def test_a_step_of_attention_is_what_its_layers_are(width: int, heads: int, wind
     torch.testing.assert_close(state.tail_BHWC.double(), after.tail_BHWC, rtol=1e-4, atol=1e-4)
 
 
-def test_steps_by_joined_kernels_give_the_logits_of_whole_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_normed", [False, True])
+def test_steps_by_joined_kernels_give_the_logits_of_whole_passes(
+    monkeypatch: pytest.MonkeyPatch, is_normed: bool
+) -> None:
     monkeypatch.setattr(token, "serves", lambda x_BD, weight: len(x_BD) == 1)
     config = ModelConfig(
-        layers=3, width=16, heads=2, context_tokens=64, hidden=8, mixers=("ada", "ada", "softmax"),
-        channel="grove-kan", isolate_documents=True,
+        layers=2, width=16, heads=2, context_tokens=128, hidden=8, mixers=("ada", "softmax"),
+        channel="grove-kan", isolate_documents=True, qk_norm=is_normed,
     )  # fmt: skip
     model = KanLM(config, seed=3).eval()
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(draw(*weight.shape, seed=weight.numel()), alpha=0.1)
-    tokens_BT = torch.randint(0, 256, (1, 30), generator=torch.Generator().manual_seed(5))
-    tokens_BT[0, 20] = END_OF_DOCUMENT
+    tokens_BT = torch.randint(0, 256, (1, 72), generator=torch.Generator().manual_seed(5))
+    tokens_BT[0, 68] = END_OF_DOCUMENT
     with torch.no_grad():
         wanted_BTV = model(tokens_BT)
-    _, state = prefill(model, tokens_BT[:, :9])
+    _, state = prefill(model, tokens_BT[:, :66])
     steps = GraphedSteps(model, state, capture=play_again)
-    for place in range(9, 30):
+    for place in range(66, 72):
         found_BV = steps(tokens_BT[:, place])
         torch.testing.assert_close(found_BV, wanted_BTV[:, place], rtol=1e-3, atol=1e-4)
 

@@ -13,7 +13,7 @@ from ..route import dtype_name, machine_of
 from .gates import Gates
 from .route import route_token
 
-__all__ = ["Gates", "serves", "token_ada", "token_grove", "token_linear"]
+__all__ = ["Gates", "serves", "token_ada", "token_grove", "token_linear", "token_turn"]
 
 
 def serves(x_BD: Tensor, weight: Tensor) -> bool:
@@ -76,3 +76,26 @@ def token_ada(
     return launch.ada(
         qkv_BD[0].contiguous(), tap_logits_HCW, position_B, state.sum_BHCC, state.tail_BHWC, gain_C, decay, epsilon
     )[None]
+
+
+@torch.no_grad()
+def token_turn(
+    qkv_BD: Tensor,
+    gains: tuple[Tensor, Tensor] | None,
+    turns: tuple[Tensor, Tensor],
+    position_B: Tensor,
+    key_BHSC: Tensor,
+    value_BHSC: Tensor,
+    epsilon: float,
+) -> Tensor:
+    """Queries (B, H, C) of (B, 3 D), turned to their place; turned keys, and values, are written into the caches.
+
+    Args:
+        gains: with which queries and keys of each head are scaled to a root mean square of 1 first; None: they are not.
+        turns: cosine and sine (B, C / 2) of the place.
+        position_B: the place, and the slot.
+        key_BHSC, value_BHSC: contiguous caches of qkv's dtype.
+    """
+    from . import launch
+
+    return launch.turn(qkv_BD[0].contiguous(), gains, turns, position_B, key_BHSC, value_BHSC, epsilon)[None]

@@ -1,7 +1,7 @@
 """Triton kernels of one token's way through a block: small work joined to the products that read the weights.
 
 launch.py launches them; nothing is checked here. Every sum is in float32, in one order.
-With EARLY a kernel may begin while the one before it ends: until it has waited it reads weights alone, and states.
+With EARLY a kernel may begin while the one before it ends: until it has waited it reads nothing of that one.
 Letters: D width, O outputs, H heads, C head size, E experts, r selector rank, k chosen (ACTIVE), M hidden channels of a
 subnet, G cells of the splines' grid, P parts of the inputs.
 """
@@ -277,3 +277,42 @@ def ada_kernel(
     out *= tl.rsqrt(tl.sum(out * out, 0) / SIZE + epsilon)
     out *= tl.load(gain_ptr + v, mask=v < SIZE, other=0.0).to(tl.float32)
     tl.store(out_ptr + head * SIZE + v, out.to(out_ptr.dtype.element_ty), mask=v < SIZE)
+
+
+@triton.jit
+def _half(x_ptr, gain_ptr, p, size, epsilon, NORMED: tl.constexpr):
+    """Both halves of a head's channels, scaled to a root mean square of 1 times a gain where NORMED."""
+    half = size // 2
+    left = tl.load(x_ptr + p, mask=p < half, other=0.0).to(tl.float32)
+    right = tl.load(x_ptr + half + p, mask=p < half, other=0.0).to(tl.float32)
+    if NORMED:
+        root = tl.rsqrt(tl.sum(left * left + right * right, 0) / size + epsilon)
+        left *= root * tl.load(gain_ptr + p, mask=p < half, other=0.0).to(tl.float32)
+        right *= root * tl.load(gain_ptr + half + p, mask=p < half, other=0.0).to(tl.float32)
+    return left, right
+
+
+@triton.jit
+def turn_kernel(
+    qkv_ptr, query_gain_ptr, key_gain_ptr, cos_ptr, sin_ptr, position_ptr, q_ptr, key_ptr, value_ptr,
+    heads, slots, size, epsilon,
+    NORMED: tl.constexpr, EARLY: tl.constexpr, BP: tl.constexpr,
+):  # fmt: skip
+    """Of one head: the query turned to its place, and the key turned and the value, in their slot of the caches."""
+    head, half = tl.program_id(0), size // 2
+    p = tl.arange(0, BP)
+    there = p < half
+    place = (head.to(tl.int64) * slots + tl.load(position_ptr)) * size + p
+    cos = tl.load(cos_ptr + p, mask=there, other=0.0).to(tl.float32)
+    sin = tl.load(sin_ptr + p, mask=there, other=0.0).to(tl.float32)
+    _wait(EARLY)
+    left, right = _half(qkv_ptr + head * size, query_gain_ptr, p, size, epsilon, NORMED)
+    number = q_ptr.dtype.element_ty
+    tl.store(q_ptr + head * size + p, (left * cos - right * sin).to(number), mask=there)
+    tl.store(q_ptr + head * size + half + p, (right * cos + left * sin).to(number), mask=there)
+    left, right = _half(qkv_ptr + (heads + head) * size, key_gain_ptr, p, size, epsilon, NORMED)
+    tl.store(key_ptr + place, (left * cos - right * sin).to(number), mask=there)
+    tl.store(key_ptr + place + half, (right * cos + left * sin).to(number), mask=there)
+    value = qkv_ptr + (2 * heads + head) * size + p
+    tl.store(value_ptr + place, tl.load(value, mask=there, other=0.0), mask=there)
+    tl.store(value_ptr + place + half, tl.load(value + half, mask=there, other=0.0), mask=there)

@@ -14,7 +14,7 @@ from triton import cdiv, next_power_of_2
 from ..bspline import SplineGrid
 from ..route import machine_of
 from .gates import Gates
-from .kernel_triton import ada_kernel, enter_kernel, leave_kernel, linear_kernel, view_kernel
+from .kernel_triton import ada_kernel, enter_kernel, leave_kernel, linear_kernel, turn_kernel, view_kernel
 
 # Numbers of a row at once.
 ROW = 4096
@@ -22,11 +22,15 @@ ROW = 4096
 # 4096, 4096 x 4096, 6144 x 2048 and 2048 x 2048 (8 tried), groves of 4096 to 112 and 2048 to 64 with 2 of 16 subnets
 # (9 and 8), attention with 32 heads of 128 and 16 (3).
 LINEAR: Mapping[str, int] = {"BO": 16, "BI": 512, "num_warps": 4}
+SMALL_LINEAR: Mapping[str, int] = {"BO": 4, "BI": 1024, "num_warps": 4}
+# Fewer outputs than this leave multiprocessors without a tile of LINEAR.
+SMALL = 4096
 VIEW: Mapping[str, int] = {"num_warps": 4}
 ENTER: Mapping[str, int] = {"BI": 128, "BO": 16, "num_warps": 4}
 WIDE_ENTER: Mapping[str, int] = {"BI": 256, "BO": 32, "num_warps": 8}
 LEAVE: Mapping[str, int] = {"num_warps": 4}
 ADA: Mapping[str, int] = {"num_warps": 4}
+TURN: Mapping[str, int] = {"num_warps": 1}
 # A grove's inputs are cut into so many parts at most; from so many on tiles are wide.
 PARTS, WIDE = 16, 4096
 # A grove's second layer: so many inputs of a subnet at once at most, and edges of a program.
@@ -37,9 +41,10 @@ def linear(x_D: Tensor, gain_D: Tensor | None, weight_OD: Tensor, added_O: Tenso
     """(O,) in the weight's dtype: weight times x, scaled to a root mean square of 1 and by the gain; plus `added`."""
     outputs, inputs = weight_OD.shape
     out_O = weight_OD.new_empty(outputs)
-    linear_kernel[(cdiv(outputs, LINEAR["BO"]),)](
+    tiles = SMALL_LINEAR if outputs < SMALL else LINEAR
+    linear_kernel[(cdiv(outputs, tiles["BO"]),)](
         x_D, x_D if gain_D is None else gain_D, weight_OD, x_D if added_O is None else added_O, out_O,
-        inputs, outputs, epsilon, NORMED=gain_D is not None, ADDED=added_O is not None, **_early(x_D), **LINEAR,
+        inputs, outputs, epsilon, NORMED=gain_D is not None, ADDED=added_O is not None, **_early(x_D), **tiles,
     )  # fmt: skip
     return out_O
 
@@ -113,6 +118,26 @@ def ada(
     return out_D
 
 
+def turn(
+    qkv_D: Tensor,
+    gains: tuple[Tensor, Tensor] | None,
+    turns: tuple[Tensor, Tensor],
+    position_B: Tensor,
+    key_BHSC: Tensor,
+    value_BHSC: Tensor,
+    epsilon: float,
+) -> Tensor:
+    """(H, C) queries of (3 D,), scaled with gains and turned; keys and values go to their slot of the caches."""
+    _, heads, slots, size = key_BHSC.shape
+    q_HC = qkv_D.new_empty((heads, size))
+    cos, sin = (turn.contiguous() for turn in turns)
+    turn_kernel[(heads,)](
+        qkv_D, *(gains or (qkv_D, qkv_D)), cos, sin, position_B, q_HC, key_BHSC, value_BHSC,
+        heads, slots, size, epsilon, NORMED=gains is not None, BP=next_power_of_2(size // 2), **_early(qkv_D), **TURN,
+    )  # fmt: skip
+    return q_HC
+
+
 def _early(x: Tensor) -> dict[str, bool]:
     """Whether kernels begin while those before them end, which GPUs of compute capability 9.0 can."""
     can = x.is_cuda and machine_of(x.device).capability >= (9, 0)  # type: ignore[operator]
@@ -124,9 +149,10 @@ def compilations() -> list[tuple[Any, dict[str, Any]]]:
     choice = {"ACTIVE": 2, "CELLS": 5, "EARLY": False}
     ways = [{"NORMED": is_first, "ADDED": not is_first, "EARLY": False} for is_first in (True, False)]
     return [
-        *((linear_kernel, {**way, **LINEAR}) for way in ways),
+        *((linear_kernel, {**way, **tiles}) for way in ways for tiles in (LINEAR, SMALL_LINEAR)),
         (view_kernel, {"EARLY": False, "BI": ROW, **VIEW}),
         *((enter_kernel, {**choice, "EXPERTS": 16, "RANK": 8, **tiles}) for tiles in (ENTER, WIDE_ENTER)),
         (leave_kernel, {**choice, "PARTS": PARTS, **_leave_tiles(112, 2)}),
         (ada_kernel, {"SIZE": 128, "TAPS": 4, "EARLY": False, "BC": 128, **ADA}),
+        (turn_kernel, {"NORMED": True, "EARLY": False, "BP": 64, **TURN}),
     ]
