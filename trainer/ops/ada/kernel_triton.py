@@ -265,17 +265,18 @@ def query_gradient_kernel(
         row = n * L + tl.arange(0, L)
         position, passed = _places(position_ptr, passed_ptr, row, tokens, EVEN)
         reach = _reach(passed, position, row, n * L, scale)
-        diffused = _diffused(k_ptr, taps_ptr, position, row, c, tokens, SIZE, TAPS, EVEN)
-        _store(diffused_ptr, diffused, row, c, tokens, SIZE, EVEN)
         v, grad = _load(v_ptr, row, c, tokens, SIZE, EVEN), _load(grad_ptr, row, c, tokens, SIZE, EVEN)
+        # As the keys' gradients will read it: for the decays both must round alike, or what should cancel does not.
+        diffused = _diffused(k_ptr, taps_ptr, position, row, c, tokens, SIZE, TAPS, EVEN).to(v.dtype)
+        _store(diffused_ptr, diffused, row, c, tokens, SIZE, EVEN)
         before = _load_state(before_ptr, pair * chunks + n, c, SIZE)
-        key = _silu(diffused, PRECISION).to(v.dtype)
+        key = _silu(diffused.to(tl.float32), PRECISION).to(v.dtype)
         pull = tl.dot(grad, tl.trans(v), input_precision=PRECISION)
         pull = (pull * _weights(passed, position, row, scale, PRECISION)).to(v.dtype)
         grad_q = tl.dot(grad, before, input_precision=PRECISION) * reach[:, None]
         grad_q = tl.dot(pull, key, grad_q, input_precision=PRECISION)
         q, slope = _silu_and_slope(_load(q_ptr, row, c, tokens, SIZE, EVEN).to(tl.float32), PRECISION)
-        tl.store(gained_ptr + row, tl.sum(grad_q * q, 1), mask=row < tokens)
+        tl.store(gained_ptr + row, tl.sum(grad_q * q.to(v.dtype).to(tl.float32), 1), mask=row < tokens)
         _store(grad_q_ptr, grad_q * slope, row, c, tokens, SIZE, EVEN)
         if not WHOLE:
             _, _, kept = _end(position_ptr, passed_ptr, n * L, tokens, L)
@@ -336,7 +337,7 @@ def key_gradient_kernel(
         # Read again, for registers are dearer.
         diffused = _load(grad_k_ptr, row, c, tokens, SIZE, EVEN)
         value, slope = _silu_and_slope(diffused.to(tl.float32), PRECISION)
-        tl.store(spent_ptr + row, tl.sum(grad_key * value, 1), mask=row < tokens)
+        tl.store(spent_ptr + row, tl.sum(grad_key * value.to(v.dtype).to(tl.float32), 1), mask=row < tokens)
         grad_key *= slope
         _store(grad_k_ptr, grad_key, row, c, tokens, SIZE, EVEN)
         _store_head(head_ptr + (pair * chunks + n) * (SIZE * (TAPS - 1)), grad_key, row - n * L, c, SIZE, TAPS)

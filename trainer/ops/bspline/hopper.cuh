@@ -282,6 +282,13 @@ using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*
                             const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave, CUtensorMapSwizzle,
                             CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 
+// Makes this thread's device current to the driver too: autograd's threads have done nothing with it before.
+inline cudaError_t use_device() {
+  int device = 0;
+  const cudaError_t error = cudaGetDevice(&device);
+  return error == cudaSuccess ? cudaSetDevice(device) : error;
+}
+
 // The driver's function, found through the runtime, so that nothing is linked with the driver; null where there is none.
 inline Encode find_encode() {
   void* found = nullptr;

@@ -276,6 +276,8 @@ cudaError_t launch(const Maps& maps, const __nv_bfloat16* x, __nv_bfloat16* y, c
 // Gives CUDA's error code, 0 for none; 1 (invalid value) where the driver cannot describe the tensors.
 extern "C" int kanctl_edge_forward(const void* x, const void* weight, void* y, const void* ends, int groups, int tokens,
                                    int inputs, int outputs, float limit, void* stream) {
+  const cudaError_t unready = use_device();
+  if (unready != cudaSuccess) return unready;
   Maps maps;
   const auto* weights = static_cast<const __nv_bfloat16*>(weight);
   if (!encode_all(&maps, weights, groups > 0 ? groups : 1, inputs, outputs)) return cudaErrorInvalidValue;

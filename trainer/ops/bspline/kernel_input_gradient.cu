@@ -213,6 +213,8 @@ bool encode_all(Maps* maps, const void* grad, const void* weight, cuuint64_t wei
 extern "C" int kanctl_edge_input_gradient(const void* x, const void* weight, const void* grad, void* out,
                                           const void* ends, int groups, int tokens, int inputs, int outputs,
                                           float limit, void* stream) {
+  const cudaError_t unready = use_device();
+  if (unready != cudaSuccess) return unready;
   Maps maps;
   if (!encode_all(&maps, grad, weight, groups > 0 ? groups : 1, tokens, inputs, outputs)) return cudaErrorInvalidValue;
   const cudaError_t error =

@@ -318,6 +318,8 @@ extern "C" int kanctl_edge_weight_gradient(const void* x, const void* grad, void
                                            const void* ends, int groups, int parts, int tokens, int inputs,
                                            int outputs, float limit, void* stream) {
   const Sizes sizes{groups, parts, tokens, inputs, outputs};
+  const cudaError_t unready = use_device();
+  if (unready != cudaSuccess) return unready;
   Maps maps;
   if (!encode_all(&maps, x, grad, sizes)) return cudaErrorInvalidValue;
   const bool narrow = (outputs + 191) / 192 * 192 < (outputs + 255) / 256 * 256;
