@@ -105,7 +105,9 @@ def run_way(case: Case, name: str, device: str, dtype: torch.dtype) -> dict[str,
             torch.manual_seed(1)
             layer = DensePair(case.width, case.hidden * case.experts).to(device, dtype)
     leaf_ND = x_ND.requires_grad_()
-    return {**measure_gradients(lambda: layer(leaf_ND), (leaf_ND, *layer.parameters()), grad_ND), "errors": errors}
+    wanted = (leaf_ND, *layer.parameters())
+    # Forty kernels of a few microseconds each: without a graph a grove is as slow as the host that starts them.
+    return {**measure_gradients(lambda: layer(leaf_ND), wanted, grad_ND, graph=True), "errors": errors}
 
 
 def check(grove: Grove, case: Case, device: str, dtype: torch.dtype) -> dict[str, float]:
@@ -147,9 +149,9 @@ def _gemm(case: Case, x_ND: Tensor) -> dict[str, Any]:
     for inputs, outputs in ((case.width, hidden), (hidden, case.width)):
         features_NF, weight_FO = draw(len(x_ND), features * inputs), draw(features * inputs, outputs)
         grad_NO = draw(len(x_ND), outputs)
-        times.append(measure(lambda f=features_NF, w=weight_FO: f @ w).ms)  # type: ignore[misc]
+        times.append(measure(lambda f=features_NF, w=weight_FO: f @ w, graph=True).ms)  # type: ignore[misc]
         backward = lambda f=features_NF, w=weight_FO, g=grad_NO: (g @ w.T, f.T @ g)  # noqa: E731
-        times.append(measure(backward).ms)
+        times.append(measure(backward, graph=True).ms)
     return {"forward_ms": times[0] + times[2], "both_ms": sum(times), "extra_mb": None, "errors": {}}
 
 

@@ -11,6 +11,8 @@ from importlib import metadata
 
 import torch
 
+from .cuda_build import without_compiler
+
 __all__ = ["Machine", "Route", "dtype_name", "machine_of", "without_triton"]
 
 # What the kernels were compiled and tested with; torch brings one of these with its CUDA build.
@@ -27,6 +29,8 @@ class Machine:
     """CUDA's compute capability, (9, 0) for Hopper; None without a GPU."""
     triton: tuple[int, ...] | None = None
     """The version that can be imported; None where there is none."""
+    without_compiler: str | None = None
+    """Why CUDA kernels cannot be built there; None where they can."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +45,8 @@ class Route:
 def machine_of(device: torch.device) -> Machine:
     """The machine that a tensor on `device` is on. Nothing here changes while a process lives."""
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
-    return Machine(device=device.type, capability=capability, triton=_triton_version())
+    why = without_compiler() if capability else None
+    return Machine(device=device.type, capability=capability, triton=_triton_version(), without_compiler=why)
 
 
 def dtype_name(tensor: torch.Tensor) -> str:

@@ -1,5 +1,7 @@
 """The edge layer as operators of torch's library, and the rule that routes them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -78,6 +80,7 @@ def test_second_derivatives_are_refused() -> None:
         (A100, LARGE, "slab", "150,994,944 weights: the vendor's product is the larger part; not cuda: its instr"),
         (A100, SMALL, "fused", "1,327,104 weights: a slab's traffic would be the larger part"),
         (H200, {**LARGE, "unbuilt": "no compiler"}, "slab", "not cuda: no compiler"),
+        (replace(H200, without_compiler="no nvcc"), LARGE, "slab", "not cuda: no nvcc"),
         (H200, {**LARGE, "features": 17}, "slab", "not cuda: it is for five cells, found 13"),
         (H200, {**LARGE, "dtype": "float64"}, "torch", "float64 is for references"),
         (Machine(device="cuda", capability=(7, 5), triton=(3, 6)), LARGE, "torch", "need compute capability 8.0"),

@@ -6,7 +6,6 @@ Where ends_E is given, rows of group e end before ends_E[e], and weights and the
 """
 
 import ctypes
-import hashlib
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..cuda_build import build_library, without_compiler
 from ..route import Machine
 
 FOLDER = Path(__file__).parent
@@ -140,19 +140,13 @@ def _call(name: str, of: Tensor, *arguments: Any) -> None:
 @cache
 def _build() -> tuple[Functions | None, str | None]:
     """The C functions, or the reason why there are none."""
-    # Slow to import, and only needed here.
-    from torch.utils.cpp_extension import CUDA_HOME, load
-
-    if CUDA_HOME is None:
-        return None, "no CUDA toolkit found (nvcc on PATH, or CUDA_HOME)"
-    # A changed source is another extension, never a rebuilt one.
-    text = b"".join(path.read_bytes() for path in (*SOURCES, *HEADERS))
-    name = f"kanctl_edge_{hashlib.sha256(text).hexdigest()[:12]}"
+    if (why := without_compiler()) is not None:
+        return None, why
     try:
-        path = load(name, [str(source) for source in SOURCES], extra_cuda_cflags=FLAGS, is_python_module=False)
+        library = ctypes.CDLL(str(build_library("kanctl_edge", SOURCES, HEADERS, FLAGS)))
     except (RuntimeError, OSError) as error:
         return None, f"it could not be built: {str(error).strip().splitlines()[0]}"
-    return _functions(ctypes.CDLL(str(path))), None
+    return _functions(library), None
 
 
 def _functions(library: ctypes.CDLL) -> Functions:

@@ -56,7 +56,7 @@ def route_edge_linear(
     plain = without_triton(machine, dtype)
     if plain is not None:
         return EdgeRoutes(forward=plain, input_gradient=plain, weight_gradient=plain)
-    why_not = hopper.misfit(machine.capability, features, inputs, outputs, dtype) or unbuilt
+    why_not = hopper.misfit(machine.capability, features, inputs, outputs, dtype) or machine.without_compiler or unbuilt
     products = features * inputs * outputs
     if why_not is None:
         routes = CUDA
@@ -92,7 +92,7 @@ def route_grouped_edge_linear(
     plain = without_triton(machine, dtype)
     if plain is not None:
         return EdgeRoutes(forward=plain, input_gradient=plain, weight_gradient=plain)
-    why_not = hopper.misfit(machine.capability, features, inputs, outputs, dtype) or unbuilt
+    why_not = hopper.misfit(machine.capability, features, inputs, outputs, dtype) or machine.without_compiler or unbuilt
     at_once = f"{groups} subnets in one kernel, which asks nothing of the host for their rows"
     routes = CUDA if why_not is None else _all("fused", f"{at_once}; not cuda: {why_not}")
     if rows is not None and rows <= GATHERED_ROWS:
