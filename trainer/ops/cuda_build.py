@@ -1,6 +1,6 @@
 """CUDA kernels as shared libraries: built on first use by torch's loader, and kept for every later process.
 
-One process of a machine builds, the others wait for it. One that dies while it builds leaves nothing behind that a later
+One process of a machine builds, the others wait for it. One that dies meanwhile leaves nothing behind that a later
 one would wait for, as the loader's own lock is. Which kernels there are is the ops' own.
 """
 
