@@ -28,14 +28,15 @@ class Cost:
     """Megabytes (10^6 bytes) at the peak beyond what was allocated before the run; None without a GPU."""
 
 
-def measure(run: Callable[[], Any], *, graph: bool = False) -> Cost:
+def measure(run: Callable[[], Any], *, graph: bool = False, pick: Callable[[Sequence[float]], float] = median) -> Cost:
     """The cost of `run`, whose result is dropped.
 
     Args:
         graph: as a CUDA graph, which leaves out what the host needs to start the kernels; ignored without a GPU.
+        pick: which of the runs' times is told.
     """
     if not torch.cuda.is_available():
-        return Cost(ms=_repeat(lambda: _host_ms(run)), peak_mb=None)
+        return Cost(ms=pick(_repeat(lambda: _host_ms(run))), peak_mb=None)
     run()
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
@@ -44,17 +45,20 @@ def measure(run: Callable[[], Any], *, graph: bool = False) -> Cost:
     torch.cuda.synchronize()
     peak_mb = (torch.cuda.max_memory_allocated() - before) / 1e6
     timed = _captured(run) if graph else run
-    return Cost(ms=_repeat(lambda: _device_ms(timed)), peak_mb=peak_mb)
+    return Cost(ms=pick(_repeat(lambda: _device_ms(timed))), peak_mb=peak_mb)
 
 
 def measure_ceilings() -> Ceilings:
-    """What the GPU here reaches with a large product and with a large copy."""
+    """What the GPU here reaches with a large product and with a large copy, at best.
+
+    At best, since a GPU that large products have heated runs them more slowly than it did a case before.
+    """
     size = 8192
     a, b, out = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(3))
-    product_ms = measure(lambda: torch.mm(a, b, out=out)).ms
+    product_ms = measure(lambda: torch.mm(a, b, out=out), pick=min).ms
     x = torch.randn(1 << 28, device="cuda")
     y = torch.empty_like(x)
-    copy_ms = measure(lambda: y.copy_(x)).ms
+    copy_ms = measure(lambda: y.copy_(x), pick=min).ms
     return Ceilings(flops_per_s=2e3 * size**3 / product_ms, bytes_per_s=2e3 * x.numel() * x.element_size() / copy_ms)
 
 
@@ -73,13 +77,13 @@ def measure_gradients(
     return {"forward_ms": forward.ms, "both_ms": both.ms, "extra_mb": extra_mb}
 
 
-def _repeat(once: Callable[[], float]) -> float:
+def _repeat(once: Callable[[], float]) -> list[float]:
     end_s = time.monotonic() + SECONDS
     once()
     times: list[float] = []
     while len(times) < LEAST or (time.monotonic() < end_s and len(times) < MOST):
         times.append(once())
-    return median(times)
+    return times
 
 
 def _host_ms(run: Callable[[], Any]) -> float:
