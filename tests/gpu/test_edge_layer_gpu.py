@@ -1,6 +1,7 @@
 """The edge layer's kernels on a GPU, each by itself, against float64: values, every gradient, the same bits twice."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -147,6 +148,32 @@ def test_rows_in_groups_have_each_their_own_weight(ends: list[int]) -> None:
         assert error(found["y"][first:last], y) < 5e-3
         assert error(found["dx"][first:last], dx, at_ends) < 5e-3
         assert error(found["dw"][group], dw) < 5e-3
+
+
+@pytest.mark.skipif(torch.cuda.get_device_capability() != hopper.HOPPER, reason="needs a Hopper GPU")
+def test_no_tokens_and_tensors_that_begin_anywhere_are_served() -> None:
+    grid = GRIDS[5]
+    x, weight, grad = layer(300, 64, 72, grid, torch.bfloat16)
+    moved = [
+        torch.empty(t.numel() + 1, dtype=t.dtype, device="cuda")[1:].view(t.shape).copy_(t) for t in (x, weight, grad)
+    ]
+    assert all(tensor.data_ptr() % 16 for tensor in moved)
+    assert torch.equal(hopper.forward(*moved[:2], grid.limit), hopper.forward(x, weight, grid.limit))
+    assert torch.equal(hopper.input_gradient(*moved, grid.limit), hopper.input_gradient(x, weight, grad, grid.limit))
+    assert torch.equal(
+        hopper.weight_gradient(moved[0], moved[2], grid.limit), hopper.weight_gradient(x, grad, grid.limit)
+    )
+    assert hopper.forward(x[:0], weight, grid.limit).shape == (0, 72)
+    assert not hopper.weight_gradient(x[:0], grad[:0], grid.limit).any()
+
+
+@pytest.mark.skipif(torch.cuda.get_device_capability() != hopper.HOPPER, reason="needs a Hopper GPU")
+def test_a_thread_that_has_done_nothing_on_the_gpu_may_call_first() -> None:
+    # As autograd's threads are: the driver knows no device of theirs.
+    x, weight, grad = layer(300, 64, 72, GRIDS[5], torch.bfloat16)
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(hopper.input_gradient, x, weight, grad, 3.0).result()
+    assert torch.equal(found, hopper.input_gradient(x, weight, grad, 3.0))
 
 
 def test_nan_and_infinity_stay_in_their_rows() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kanctl.trainer.bench import ada, decode, edge, grove, kalman, mra, ops, step, timing
 from kanctl.trainer.bench.edge_rivals import SAME_FUNCTION
-from kanctl.trainer.bench.group import require_right
+from kanctl.trainer.bench.group import Ceilings, Work, require_right
 from kanctl.trainer.cost import model_cost
 
 EDGES = [edge.Case(tokens=40, inputs=6, outputs=5), edge.Case(tokens=40, inputs=6, outputs=5, cells=13, graph=True)]
@@ -66,6 +66,26 @@ def test_every_way_is_measured_and_ours_are_right() -> None:
     assert set(checked[-1]["errors"]) == {"estimate", "dobserved", "dnoise", "ddrift"}
     [whole_model] = [row for row in document["rows"] if row["op"] == "step" and row["way"].startswith("ours")]
     assert 0 <= whole_model["errors"]["loss"] < 1e-6
+
+
+def test_a_limit_is_the_slower_of_arithmetic_and_memory() -> None:
+    ceilings = Ceilings(flops_per_s=1e12, bytes_per_s=1e9)
+    row = ceilings.limit(Work(forward_flops=3e9, both_flops=9e9, forward_bytes=1e6, both_bytes=2e7))
+    assert row["forward_ms"] == pytest.approx(3)
+    assert row["both_ms"] == pytest.approx(20)
+    assert ceilings.limit(Work(forward_bytes=1e6))["both_ms"] is None
+
+
+def test_sparse_tensor_cores_take_half_the_steps_of_eight_of_nine_features() -> None:
+    layer = edge.Case(tokens=16384, inputs=4096, outputs=4096)
+    product = 2 * 16384 * 4096 * 4096
+    assert edge.work(layer).forward_flops == 5 * product
+    assert edge.work(layer).both_flops == (5 + 2 * 9) * product
+    assert edge.work(replace(layer, cells=13)).forward_flops == 17 * product
+    # The dense pair of all subnets is one such layer there and one back; one of 16 does a sixteenth.
+    grove_case = grove.Case(tokens=16384, width=4096, hidden=256, experts=16, active=1)
+    assert grove.work(grove_case).both_flops == 2 * edge.work(layer).both_flops / 16
+    assert all(group.work is not None for name, group in ops.GROUPS.items() if name != "decode")
 
 
 def test_a_way_that_is_wrong_has_no_time_but_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:

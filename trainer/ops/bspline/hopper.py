@@ -24,6 +24,8 @@ FLAGS = ["-O3", "-gencode=arch=compute_90a,code=sm_90a"]
 HOPPER = (9, 0)
 # The kernels' own sizes: bases of five cells and SiLU, inputs of one stage, outputs whose rows lie at 16 bytes.
 FEATURES, INPUTS, OUTPUTS = 9, 16, 8
+# Bytes.
+ALIGNMENT = 16
 # A weight gradient's tile: inputs whose bases a block has, inputs of which it has SiLU, and outputs.
 SPLINE_INPUTS, SILU_INPUTS, TILE_OUTPUTS = 16, 128, 256
 # What a part costs beside its share of the tokens, in tokens of a tile: its sums are written and read in float32.
@@ -70,6 +72,7 @@ def forward(x_NI: Tensor, weight_JIO: Tensor, limit: float, ends_E: Tensor | Non
 
     This and the others raise RuntimeError with CUDA's error code when a launch fails.
     """
+    x_NI, weight_JIO = _aligned(x_NI), _aligned(weight_JIO)
     (tokens, inputs), outputs = x_NI.shape, weight_JIO.shape[-1]
     y_NO = x_NI.new_empty((tokens, outputs))
     if y_NO.numel():
@@ -82,6 +85,7 @@ def input_gradient(
     x_NI: Tensor, weight_JIO: Tensor, grad_NO: Tensor, limit: float, ends_E: Tensor | None = None
 ) -> Tensor:
     """The gradient of the inputs (N, I)."""
+    x_NI, weight_JIO, grad_NO = _aligned(x_NI), _aligned(weight_JIO), _aligned(grad_NO)
     (tokens, inputs), outputs = x_NI.shape, weight_JIO.shape[-1]
     out_NI = torch.empty_like(x_NI)
     if out_NI.numel():
@@ -92,8 +96,11 @@ def input_gradient(
 
 def weight_gradient(x_NI: Tensor, grad_NO: Tensor, limit: float, ends_E: Tensor | None = None) -> Tensor:
     """The gradient of the weight. Few tiles of one weight are cut into parts of the tokens, summed in a fixed order."""
+    x_NI, grad_NO = _aligned(x_NI), _aligned(grad_NO)
     (tokens, inputs), outputs = x_NI.shape, grad_NO.shape[1]
     shape = (FEATURES, inputs, outputs) if ends_E is None else (len(ends_E), FEATURES, inputs, outputs)
+    if not tokens:
+        return x_NI.new_zeros(shape)
     out_JIO = x_NI.new_empty(shape)
     parts = _parts(tokens, inputs, outputs, _multiprocessors(x_NI.device)) if ends_E is None else len(ends_E)
     room = x_NI.new_empty((parts, *shape), dtype=torch.float32) if ends_E is None and parts > 1 else None
@@ -113,6 +120,11 @@ def _parts(tokens: int, inputs: int, outputs: int, multiprocessors: int) -> int:
         return rounds * tokens / parts + sums
 
     return min(range(1, MOST_PARTS + 1), key=cost)
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """The copy engine wants tensors that begin at a multiple of 16 bytes, which some views do not."""
+    return tensor if tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone()
 
 
 def _places(*tensors: Tensor | None) -> tuple[int | None, ...]:
