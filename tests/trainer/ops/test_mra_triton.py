@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from kanctl.trainer.ops.mra import Resolutions, by_kernels, launch
-from kanctl.trainer.ops.mra.library import range_attention_op
+from kanctl.trainer.ops.mra.library import range_attention_op, ranges_attention_op
 from kanctl.trainer.ops.mra.reference import multi_resolution_reference
 from kanctl.trainer.ops.mra.route import route_mra
 from kanctl.trainer.ops.route import Machine
@@ -78,16 +78,38 @@ def test_a_query_that_sees_nothing_has_zeros_and_gives_none_a_gradient() -> None
 def test_the_operator_keeps_torchs_rules() -> None:
     q, k, v = (torch.randn(1, 2, 5, 4, requires_grad=True) for _ in range(3))
     index = torch.arange(5, dtype=torch.int32)[None]
-    torch.library.opcheck(range_attention_op, (q, k, v, index, (index - 2).clamp(min=0), index, 0.5, 0.3))
+    begin = (index - 2).clamp(min=0)
+    torch.library.opcheck(range_attention_op, (q, k, v, index, begin, index, 0.5, 0.3))
+    few = [x.detach()[:, :, :2].clone().requires_grad_() for x in (k, v)]
+    lists = ([k, few[0]], [v, few[1]], [index, index[:, :2].contiguous()])
+    torch.library.opcheck(ranges_attention_op, (q, *lists, [begin, index * 0], [index, begin - 1], 0.5, [0.3, 0.0]))
+
+
+def test_passes_over_parts_of_the_keys_are_one_softmax_over_all() -> None:
+    q, k, v = (torch.randn(1, 2, 40, 4) for _ in range(3))
+    index = torch.arange(40, dtype=torch.int32)[None]
+    everything = torch.full_like(index, 39)
+    parts = [slice(0, 7), slice(7, 40)]
+    inputs = [
+        launch.RangeInputs(
+            q, k[:, :, part].contiguous(), v[:, :, part].contiguous(), index[:, part].contiguous(), index * 0,
+            everything, 0.5, 0.0,
+        )
+        for part in parts
+    ]  # fmt: skip
+    whole = launch.RangeInputs(q, k, v, index, index * 0, everything, 0.5, 0.0)
+    for found, wanted in zip(launch.range_forward(inputs), launch.range_forward([whole]), strict=True):
+        torch.testing.assert_close(found, wanted)
 
 
 def test_no_token_gives_no_output() -> None:
     empty = torch.empty(1, 2, 0, 4)
     index = torch.empty(1, 0, dtype=torch.int32)
     inputs = launch.RangeInputs(empty, empty, empty, index, index, index, 0.5, 0.0)
-    out, lse = launch.range_forward(inputs)
+    out, lse = launch.range_forward([inputs])
     assert out.shape == empty.shape
-    assert all(x.shape == empty.shape for x in launch.range_backward(inputs, out, lse, empty, lse))
+    grad_q, [grad_k], [grad_v] = launch.range_backward([inputs], out, lse, empty, lse)
+    assert all(x.shape == empty.shape for x in (grad_q, grad_k, grad_v))
 
 
 def test_the_route_says_why() -> None:

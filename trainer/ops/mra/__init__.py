@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..route import dtype_name, machine_of
-from .library import range_attention_op
+from .library import range_attention_op, ranges_attention_op
 from .resolutions import Fuse, Resolutions, block_ends, pool_blocks
 from .route import LARGEST_HEAD, route_mra
 
@@ -80,7 +80,7 @@ def by_kernels(
     position_BT: Tensor,
     resolutions: Resolutions,
 ) -> Tensor:
-    """The same, by a pass over the window and one over each level, put together by the logs of their sums."""
+    """The same, by a pass over the window and one over each level; one softmax goes on from pass to pass."""
     batch, _, tokens, size = q_BHTC.shape
     index_T = torch.arange(tokens, device=q_BHTC.device)
     first_BT = index_T - position_BT
@@ -92,24 +92,26 @@ def by_kernels(
         if tokens >= level:
             old_T = index_T[None] - resolutions.window
             passes.append((key_BHNC, value_BHNC, block_ends(position_BT, level), first_BT, old_T, math.log(level)))
-    outs, sums = [], []
+    operands, ranges, biases = [], [], []
     for key, value, *places, bias in passes:
-        ranges = [place.to(torch.int32).expand(batch, -1).contiguous() for place in places]
-        operands = [x.contiguous() for x in (q_BHTC, key, value)]
-        out_BHTC, lse_BHT = range_attention_op(*operands, *ranges, size**-0.5, bias)
-        outs.append(out_BHTC)
-        sums.append(lse_BHT)
-    share_RBHT = _shares_of_passes(torch.stack(sums), resolutions.fuse)
-    mixed = [share_BHT[..., None] * out_BHTC for share_BHT, out_BHTC in zip(share_RBHT, outs, strict=True)]
-    return torch.stack(mixed).sum(0).to(v_BHTC.dtype)
+        operands.append([key.contiguous(), value.contiguous()])
+        ranges.append([place.to(torch.int32).expand(batch, -1).contiguous() for place in places])
+        biases.append(bias)
+    q_BHTC, scale = q_BHTC.contiguous(), size**-0.5
+    if resolutions.fuse == "softmax":
+        lists = ([list(each) for each in zip(*rows, strict=True)] for rows in (operands, ranges))
+        out_BHTC: Tensor = ranges_attention_op(q_BHTC, *next(lists), *next(lists), scale, biases)[0]
+        return out_BHTC.to(v_BHTC.dtype)
+    each = zip(operands, ranges, biases, strict=True)
+    return _mean_of_passes([range_attention_op(q_BHTC, *kv, *three, scale, bias) for kv, three, bias in each])
 
 
-def _shares_of_passes(lse_RBHT: Tensor, fuse: Fuse) -> Tensor:
-    """What each resolution's output counts; -inf where it has no visible key."""
-    if fuse == "softmax":
-        return lse_RBHT.softmax(0)
-    seen_RBHT = lse_RBHT.detach() > -torch.inf
-    return seen_RBHT / seen_RBHT.sum(0)
+def _mean_of_passes(results: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """The mean of the outputs of the resolutions that have a visible key for a token: whose sum's log is finite."""
+    seen_RBHT = torch.stack([lse_BHT.detach() > -torch.inf for _, lse_BHT in results])
+    share_RBHT = seen_RBHT / seen_RBHT.sum(0)
+    mixed = [share[..., None] * out_BHTC for share, (out_BHTC, _) in zip(share_RBHT, results, strict=True)]
+    return torch.stack(mixed).sum(0).to(results[0][0].dtype)
 
 
 def _has_kernels(q_BHTC: Tensor) -> bool:

@@ -1,7 +1,8 @@
 """Triton kernels of range attention: each query meets the keys whose place is between two places of its own.
 
-A window and the blocks before it are both of that kind; __init__.py puts their results together. launch.py launches
-them and tells each program its range of keys or queries; nothing is checked here. Sums are in float32.
+A window and the blocks before it are both of that kind, and a pass with MORE goes on from what the one before left, so
+that one softmax is over the keys of all. launch.py launches them and tells each program its range of keys or queries;
+nothing is checked here. Sums are in float32.
 Letters: B rows, H heads, T queries, M keys, C channels. Places, lows and highs never fall from one entry to the next.
 """
 
@@ -16,9 +17,12 @@ FAR = tl.constexpr(1 << 30)
 def forward_kernel(
     q_ptr, k_ptr, v_ptr, spot_ptr, low_ptr, high_ptr, first_ptr, last_ptr, o_ptr, lse_ptr,
     heads, tokens, keys, size, scale, bias,
-    PRECISION: tl.constexpr, BT: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
+    MORE: tl.constexpr, PRECISION: tl.constexpr, BT: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """o = sum over visible m of softmax(q . k_m scale + bias) v_m, and the logarithm of the softmax's sum."""
+    """o = sum over visible m of softmax(q . k_m scale + bias) v_m, and the logarithm of the softmax's sum.
+
+    With MORE both hold those over other keys before.
+    """
     tile, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
     b = row // heads
     t, c = tile * BT + tl.arange(0, BT), tl.arange(0, BC)
@@ -30,6 +34,11 @@ def forward_kernel(
     most = tl.full((BT,), float("-inf"), tl.float32)
     whole = tl.zeros((BT,), tl.float32)
     total = tl.zeros((BT, BC), tl.float32)
+    place = (row * tokens + t[:, None]) * size + c[None, :]
+    if MORE:
+        most = tl.load(lse_ptr + row * tokens + t, mask=t < tokens, other=float("-inf")).to(tl.float32)
+        whole = tl.where(most == float("-inf"), 0.0, 1.0)
+        total = tl.load(o_ptr + place, mask=there, other=0.0).to(tl.float32)
     for begin in range(tl.load(first_ptr + b * tl.num_programs(0) + tile), last, BM):
         m = begin + tl.arange(0, BM)
         spot = tl.load(spot_ptr + b * keys + m, mask=m < last, other=FAR)
@@ -50,7 +59,6 @@ def forward_kernel(
     divisor = tl.where(whole == 0.0, 1.0, whole)
     o = total / divisor[:, None]
     lse = tl.where(whole == 0.0, float("-inf"), most + tl.log(divisor))
-    place = (row * tokens + t[:, None]) * size + c[None, :]
     tl.store(o_ptr + place, o.to(o_ptr.dtype.element_ty), mask=there)
     tl.store(lse_ptr + row * tokens + t, lse, mask=t < tokens)
 
@@ -64,10 +72,14 @@ def _weights(score, lse, spot, low, high):
 @triton.jit
 def query_gradient_kernel(
     q_ptr, k_ptr, v_ptr, spot_ptr, low_ptr, high_ptr, first_ptr, last_ptr, grad_ptr, lse_ptr, delta_ptr, out_ptr,
-    heads, tokens, keys, size, scale, bias,
-    PRECISION: tl.constexpr, BT: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
+    o_ptr, grad_lse_ptr, heads, tokens, keys, size, scale, bias,
+    MORE: tl.constexpr, LSE: tl.constexpr, PRECISION: tl.constexpr,
+    BT: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """dq = scale sum over visible m of w_m (do . v_m - delta) k_m."""
+    """dq = scale sum over visible m of w_m (do . v_m - delta) k_m; delta = do . o, with LSE less the sum's gradient.
+
+    delta is written, for the other kernels; with MORE it is read, and out holds what other keys gave.
+    """
     tile, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
     b = row // heads
     t, c = tile * BT + tl.arange(0, BT), tl.arange(0, BC)
@@ -76,7 +88,16 @@ def query_gradient_kernel(
     q = tl.load(q_ptr + place, mask=there, other=0.0)
     grad = tl.load(grad_ptr + place, mask=there, other=0.0)
     lse = tl.load(lse_ptr + row * tokens + t, mask=t < tokens, other=0.0).to(tl.float32)
-    delta = tl.load(delta_ptr + row * tokens + t, mask=t < tokens, other=0.0).to(tl.float32)
+    if MORE:
+        delta = tl.load(delta_ptr + row * tokens + t, mask=t < tokens, other=0.0).to(tl.float32)
+        former = tl.load(out_ptr + place, mask=there, other=0.0).to(tl.float32)
+    else:
+        o = tl.load(o_ptr + place, mask=there, other=0.0).to(tl.float32)
+        delta = tl.sum(o * grad.to(tl.float32), 1)
+        if LSE:
+            delta -= tl.load(grad_lse_ptr + row * tokens + t, mask=t < tokens, other=0.0).to(tl.float32)
+        tl.store(delta_ptr + row * tokens + t, delta, mask=t < tokens)
+        former = tl.zeros((BT, BC), tl.float32)
     low = tl.load(low_ptr + b * tokens + t, mask=t < tokens, other=FAR)
     high = tl.load(high_ptr + b * tokens + t, mask=t < tokens, other=-1)
     last = tl.load(last_ptr + b * tl.num_programs(0) + tile)
@@ -91,7 +112,7 @@ def query_gradient_kernel(
         weight = _weights(score, lse[:, None], spot[None, :], low[:, None], high[:, None])
         of_score = weight * (tl.dot(grad, tl.trans(v), input_precision=PRECISION) - delta[:, None])
         total = tl.dot(of_score.to(k.dtype), k, total, input_precision=PRECISION)
-    tl.store(out_ptr + place, (total * scale).to(out_ptr.dtype.element_ty), mask=there)
+    tl.store(out_ptr + place, (former + total * scale).to(out_ptr.dtype.element_ty), mask=there)
 
 
 @triton.jit

@@ -3,7 +3,7 @@
 Letters: B rows, H heads, T queries, M keys, C channels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,11 @@ class RangeInputs:
     bias: float
 
     @property
+    def operands(self) -> tuple[Tensor, ...]:
+        """What all kernels read first."""
+        return self.q_BHTC, self.k_BHMC, self.v_BHMC, self.place_BM, self.low_BT, self.high_BT
+
+    @property
     def numbers(self) -> tuple[int, int, int, int, float, float]:
         """What all kernels take after their tensors."""
         _, heads, tokens, size = self.q_BHTC.shape
@@ -53,35 +58,47 @@ class RangeInputs:
         return WIDE_TILES if self.q_BHTC.dtype == torch.float32 else TILES
 
 
-def range_forward(inputs: RangeInputs) -> tuple[Tensor, Tensor]:
-    """Outputs (B, H, T, C), zero where nothing is seen, and log sums (B, H, T) in float32, -inf there."""
-    q_BHTC = inputs.q_BHTC
+def range_forward(passes: Sequence[RangeInputs]) -> tuple[Tensor, Tensor]:
+    """Outputs (B, H, T, C), zero where nothing is seen, and log sums (B, H, T) in float32, -inf there.
+
+    Each of the passes has keys of its own for the same queries; one softmax is over all.
+    """
+    q_BHTC = passes[0].q_BHTC
     o_BHTC, lse_BHT = torch.empty_like(q_BHTC), q_BHTC.new_empty(q_BHTC.shape[:3], dtype=torch.float32)
     if o_BHTC.numel():
-        bounds = _keys_of_queries(inputs)
-        tensors = (q_BHTC, inputs.k_BHMC, inputs.v_BHMC, inputs.place_BM, inputs.low_BT, inputs.high_BT, *bounds)
-        forward_kernel[_blocks(inputs, bounds)](*tensors, o_BHTC, lse_BHT, *inputs.numbers, **inputs.named)
+        for number, inputs in enumerate(passes):
+            bounds = _keys_of_queries(inputs)
+            options = {"MORE": number > 0, **inputs.named}
+            forward_kernel[_blocks(inputs, bounds)](
+                *inputs.operands, *bounds, o_BHTC, lse_BHT, *inputs.numbers, **options
+            )
     return o_BHTC, lse_BHT
 
 
 def range_backward(
-    inputs: RangeInputs, o_BHTC: Tensor, lse_BHT: Tensor, grad_BHTC: Tensor, grad_lse_BHT: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of queries, keys and values."""
-    outs = [torch.empty_like(x) for x in (inputs.q_BHTC, inputs.k_BHMC, inputs.v_BHMC)]
-    if not all(out.numel() for out in outs):
-        return outs[0].zero_(), outs[1].zero_(), outs[2].zero_()
-    # d lse / d score is the weight itself, so its gradient joins the term that all of a query's keys share.
-    delta_BHT = (o_BHTC.float() * grad_BHTC.float()).sum(3) - grad_lse_BHT
-    places = (inputs.place_BM, inputs.low_BT, inputs.high_BT)
-    operands = (inputs.q_BHTC, inputs.k_BHMC, inputs.v_BHMC, *places)
+    passes: Sequence[RangeInputs], o_BHTC: Tensor, lse_BHT: Tensor, grad_BHTC: Tensor, grad_lse_BHT: Tensor | None
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Gradients of queries, and of each pass's keys and values."""
+    grad_q_BHTC, delta_BHT = torch.empty_like(passes[0].q_BHTC), torch.empty_like(lse_BHT)
+    grads_k = [torch.empty_like(each.k_BHMC) for each in passes]
+    grads_v = [torch.empty_like(each.v_BHMC) for each in passes]
+    if not grad_q_BHTC.numel():
+        return grad_q_BHTC, [x.zero_() for x in grads_k], [x.zero_() for x in grads_v]
     given = (grad_BHTC, lse_BHT, delta_BHT)
-    keys, queries = _keys_of_queries(inputs), _queries_of_keys(inputs)
-    query_gradient_kernel[_blocks(inputs, keys)](*operands, *keys, *given, outs[0], *inputs.numbers, **inputs.named)
-    key_gradient_kernel[_blocks(inputs, queries)](
-        *operands, *queries, *given, *outs[1:], *inputs.numbers, **inputs.named
-    )
-    return outs[0], outs[1], outs[2]
+    # d lse / d score is the weight itself, so its gradient joins the term that all of a query's keys share.
+    once = (o_BHTC, delta_BHT if grad_lse_BHT is None else grad_lse_BHT)
+    for number, (inputs, grad_k, grad_v) in enumerate(zip(passes, grads_k, grads_v, strict=True)):
+        keys = _keys_of_queries(inputs)
+        options = {"MORE": number > 0, "LSE": grad_lse_BHT is not None, **inputs.named}
+        query_gradient_kernel[_blocks(inputs, keys)](
+            *inputs.operands, *keys, *given, grad_q_BHTC, *once, *inputs.numbers, **options
+        )
+        if grad_k.numel():
+            queries = _queries_of_keys(inputs)
+            key_gradient_kernel[_blocks(inputs, queries)](
+                *inputs.operands, *queries, *given, grad_k, grad_v, *inputs.numbers, **inputs.named
+            )
+    return grad_q_BHTC, grads_k, grads_v
 
 
 def _keys_of_queries(inputs: RangeInputs) -> tuple[Tensor, Tensor]:
@@ -112,9 +129,16 @@ def _blocks(inputs: RangeInputs, bounds: tuple[Tensor, Tensor]) -> tuple[int, in
 
 def compilations() -> list[tuple[Any, dict[str, int | str]]]:
     """Each kernel with the constants and options of a launch with heads of 128, in both precisions."""
-    kernels = (forward_kernel, query_gradient_kernel, key_gradient_kernel)
-    options: tuple[dict[str, int | str], ...] = (
+    precisions: tuple[dict[str, int | str], ...] = (
         {"PRECISION": "tf32", "BC": 128, **TILES},
         {"PRECISION": "ieee", "BC": 128, **WIDE_TILES},
     )
-    return [(kernel, {**named}) for kernel in kernels for named in options]
+    return [
+        (kernel, {**named, **more})
+        for named in precisions
+        for kernel, more in (
+            *((forward_kernel, {"MORE": more}) for more in (False, True)),
+            *((query_gradient_kernel, {"MORE": more, "LSE": False}) for more in (False, True)),
+            (key_gradient_kernel, {}),
+        )
+    ]
