@@ -58,6 +58,15 @@ def test_values_and_gradients_are_those_of_the_reference(documents: list[list[in
         torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=2e-5)
 
 
+def test_queries_in_parts_give_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, position = operands(DOCUMENTS[2], CASES[0])
+    wanted = run(by_kernels, given, position, CASES[0])
+    monkeypatch.setattr(launch, "LEAST_QUERIES", 16)
+    found = run(by_kernels, given, position, CASES[0])
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_the_same_input_gives_the_same_bits() -> None:
     given, position = operands([[70]], CASES[0])
     first, second = (run(by_kernels, given, position, CASES[0]) for _ in range(2))

@@ -121,8 +121,11 @@ def key_gradient_kernel(
     key_out_ptr, value_out_ptr, heads, tokens, keys, size, scale, bias,
     PRECISION: tl.constexpr, BT: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """dk = scale sum over seeing t of w_t (do_t . v - delta_t) q_t, and dv = sum of w_t do_t."""
-    tile, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    """dk = scale sum over seeing t of w_t (do_t . v - delta_t) q_t, and dv = sum of w_t do_t; (S, B, H, M, C) both.
+
+    The queries of a tile are cut into S parts, each a program's.
+    """
+    tile, row, part = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2)
     b = row // heads
     m, c = tile * BM + tl.arange(0, BM), tl.arange(0, BC)
     there = (m[:, None] < keys) & (c[None, :] < size)
@@ -130,10 +133,14 @@ def key_gradient_kernel(
     k = tl.load(k_ptr + place, mask=there, other=0.0)
     v = tl.load(v_ptr + place, mask=there, other=0.0)
     spot = tl.load(spot_ptr + b * keys + m, mask=m < keys, other=FAR)
+    first = tl.load(first_ptr + b * tl.num_programs(0) + tile)
     last = tl.load(last_ptr + b * tl.num_programs(0) + tile)
+    each = tl.cdiv(tl.cdiv(tl.maximum(last - first, 0), BT), tl.num_programs(2)) * BT
+    first += part * each
+    last = tl.minimum(last, first + each)
     of_key = tl.zeros((BM, BC), tl.float32)
     of_value = tl.zeros((BM, BC), tl.float32)
-    for begin in range(tl.load(first_ptr + b * tl.num_programs(0) + tile), last, BT):
+    for begin in range(first, last, BT):
         t = begin + tl.arange(0, BT)
         inside = (t[:, None] < last) & (c[None, :] < size)
         q = tl.load(q_ptr + (row * tokens + t[:, None]) * size + c[None, :], mask=inside, other=0.0)
@@ -147,5 +154,6 @@ def key_gradient_kernel(
         of_value = tl.dot(weight.to(grad.dtype), grad, of_value, input_precision=PRECISION)
         of_score = weight * (tl.dot(v, tl.trans(grad), input_precision=PRECISION) - delta[None, :])
         of_key = tl.dot(of_score.to(q.dtype), q, of_key, input_precision=PRECISION)
+    place += part.to(tl.int64) * tl.num_programs(1) * keys * size
     tl.store(key_out_ptr + place, (of_key * scale).to(key_out_ptr.dtype.element_ty), mask=there)
     tl.store(value_out_ptr + place, of_value.to(value_out_ptr.dtype.element_ty), mask=there)

@@ -17,6 +17,10 @@ from .kernel_triton import forward_kernel, key_gradient_kernel, query_gradient_k
 TILES: Mapping[str, int] = {"BT": 64, "BM": 64, "num_warps": 4, "num_stages": 2}
 # Products without tensor cores take their operands into registers: tiles as large spill ten kilobytes of them.
 WIDE_TILES: Mapping[str, int] = {"BT": 16, "BM": 32, "num_warps": 8, "num_stages": 1}
+# Programs that the keys' gradients should have: blocks are few, and each is seen by all later queries. And the fewest
+# queries that are worth a part.
+PROGRAMS = 528
+LEAST_QUERIES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,25 +84,44 @@ def range_backward(
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Gradients of queries, and of each pass's keys and values."""
     grad_q_BHTC, delta_BHT = torch.empty_like(passes[0].q_BHTC), torch.empty_like(lse_BHT)
-    grads_k = [torch.empty_like(each.k_BHMC) for each in passes]
-    grads_v = [torch.empty_like(each.v_BHMC) for each in passes]
     if not grad_q_BHTC.numel():
-        return grad_q_BHTC, [x.zero_() for x in grads_k], [x.zero_() for x in grads_v]
+        zeros_k, zeros_v = ([torch.zeros_like(x) for x in each] for each in _keys_and_values(passes))
+        return grad_q_BHTC, zeros_k, zeros_v
     given = (grad_BHTC, lse_BHT, delta_BHT)
     # d lse / d score is the weight itself, so its gradient joins the term that all of a query's keys share.
     once = (o_BHTC, delta_BHT if grad_lse_BHT is None else grad_lse_BHT)
-    for number, (inputs, grad_k, grad_v) in enumerate(zip(passes, grads_k, grads_v, strict=True)):
+    grads = []
+    for number, inputs in enumerate(passes):
         keys = _keys_of_queries(inputs)
         options = {"MORE": number > 0, "LSE": grad_lse_BHT is not None, **inputs.named}
         query_gradient_kernel[_blocks(inputs, keys)](
             *inputs.operands, *keys, *given, grad_q_BHTC, *once, *inputs.numbers, **options
         )
-        if grad_k.numel():
-            queries = _queries_of_keys(inputs)
-            key_gradient_kernel[_blocks(inputs, queries)](
-                *inputs.operands, *queries, *given, grad_k, grad_v, *inputs.numbers, **inputs.named
-            )
-    return grad_q_BHTC, grads_k, grads_v
+        grads.append(_key_gradients(inputs, given))
+    grads_k, grads_v = zip(*grads, strict=True)
+    return grad_q_BHTC, list(grads_k), list(grads_v)
+
+
+def _keys_and_values(passes: Sequence[RangeInputs]) -> tuple[list[Tensor], list[Tensor]]:
+    return [each.k_BHMC for each in passes], [each.v_BHMC for each in passes]
+
+
+def _key_gradients(inputs: RangeInputs, given: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Of one pass's keys and values. Few tiles of keys cut their queries into parts, which are added in one order."""
+    keys = (inputs.k_BHMC, inputs.v_BHMC)
+    if not inputs.k_BHMC.numel():
+        return torch.empty_like(keys[0]), torch.empty_like(keys[1])
+    queries = _queries_of_keys(inputs)
+    tiles, rows = _blocks(inputs, queries)
+    most = cdiv(inputs.q_BHTC.shape[2], LEAST_QUERIES)
+    parts = max(1, min(PROGRAMS // (tiles * rows), most))
+    dtype = inputs.k_BHMC.dtype if parts == 1 else torch.float32
+    outs = [x.new_empty((parts, *x.shape), dtype=dtype) for x in keys]
+    key_gradient_kernel[(tiles, rows, parts)](
+        *inputs.operands, *queries, *given, *outs, *inputs.numbers, **inputs.named
+    )
+    grad_k, grad_v = (out[0] if parts == 1 else out.sum(0).to(inputs.k_BHMC.dtype) for out in outs)
+    return grad_k, grad_v
 
 
 def _keys_of_queries(inputs: RangeInputs) -> tuple[Tensor, Tensor]:
