@@ -219,49 +219,52 @@ def weight_gradient_kernel(
 
 
 @triton.jit
+def live_edges(
+    x, i, o, weight_ptr, inputs, outputs, slice_stride, limit, scale, CELLS: tl.constexpr,
+):  # fmt: skip
+    """(BI, BO): what each edge's curve gives for its input x, from its live weights alone, (4 + 1) of each.
+
+    The live bases lie at m to m + 3; outside the grid they count nothing, and NaN is SiLU's to carry.
+    """
+    u = (x + limit) * scale
+    inside = (u >= 0.0) & (u <= CELLS)
+    u = tl.where(inside, u, 0.0)
+    m = tl.minimum(tl.floor(u), CELLS - 1.0)
+    f = u - m
+    g = 1.0 - f
+    there = (i[:, None] < inputs) & (o[None, :] < outputs)
+    edge = i[:, None].to(tl.int64) * outputs + o[None, :]
+    place = weight_ptr + m.to(tl.int64)[:, None] * slice_stride + edge
+    sixth = tl.where(inside, 1.0 / 6.0, 0.0)
+    first = tl.load(place, mask=there, other=0.0)
+    second = tl.load(place + slice_stride, mask=there, other=0.0)
+    third = tl.load(place + 2 * slice_stride, mask=there, other=0.0)
+    fourth = tl.load(place + 3 * slice_stride, mask=there, other=0.0)
+    of_silu = tl.full((1, 1), CELLS + 3, tl.int64) * slice_stride + edge
+    last = tl.load(weight_ptr + of_silu, mask=there, other=0.0)
+    y = (g * g * g * sixth)[:, None] * first.to(tl.float32)
+    y += ((4.0 - 3.0 * f * f * (2.0 - f)) * sixth)[:, None] * second.to(tl.float32)
+    y += ((4.0 - 3.0 * g * g * (2.0 - g)) * sixth)[:, None] * third.to(tl.float32)
+    y += (f * f * f * sixth)[:, None] * fourth.to(tl.float32)
+    return y + (x / (1.0 + tl.exp(-x)))[:, None] * last.to(tl.float32)
+
+
+@triton.jit
 def gather_kernel(
     x_ptr, weight_ptr, out_ptr, ends_ptr, inputs, outputs, inputs_each, slice_stride, limit, scale,
     CELLS: tl.constexpr, GROUPS: tl.constexpr, PADDED: tl.constexpr, BI: tl.constexpr, BO: tl.constexpr,
 ):  # fmt: skip
-    """out (N, S, O): of each token, over the inputs of each of S parts, from the live weights alone, (4 + 1) per edge.
-
-    A row's four live bases lie at m to m + 3; outside the grid they count nothing, and NaN is SiLU's to carry.
-    """
+    """out (N, S, O): of each token, over the inputs of each of S parts, from the live weights alone."""
     token, part = tl.program_id(2), tl.program_id(1)
     group, _, _ = _rows_of_tile(ends_ptr, token, 0, GROUPS, PADDED, 1)
     weight_ptr += group.to(tl.int64) * (CELLS + 4) * slice_stride
-    o = (tl.program_id(0) * BO + tl.arange(0, BO))[None, :]
+    o = tl.program_id(0) * BO + tl.arange(0, BO)
     total = tl.zeros((BO,), tl.float32)
     last = tl.minimum((part + 1) * inputs_each, inputs)
     for first in range(part * inputs_each, last, BI):
         i = first + tl.arange(0, BI)
         x = tl.load(x_ptr + token.to(tl.int64) * inputs + i, mask=i < last, other=0.0).to(tl.float32)
-        u = (x + limit) * scale
-        inside = (u >= 0.0) & (u <= CELLS)
-        u = tl.where(inside, u, 0.0)
-        m = tl.minimum(tl.floor(u), CELLS - 1.0)
-        f = u - m
-        g = 1.0 - f
-        there = (i[:, None] < last) & (o < outputs)
-        place = weight_ptr + m.to(tl.int64)[:, None] * slice_stride + i.to(tl.int64)[:, None] * outputs + o
-        for q in tl.static_range(4):
-            if q == 0:
-                value = g * g * g
-            elif q == 1:
-                value = 4.0 - 3.0 * f * f * (2.0 - f)
-            elif q == 2:
-                value = 4.0 - 3.0 * g * g * (2.0 - g)
-            else:
-                value = f * f * f
-            value = tl.where(inside, value * (1.0 / 6.0), 0.0)
-            weight = tl.load(place, mask=there, other=0.0).to(tl.float32)
-            total += tl.sum(value[:, None] * weight, 0)
-            place += slice_stride
-        silu = x / (1.0 + tl.exp(-x))
-        place = (
-            weight_ptr + slice_stride * tl.full((BI, 1), CELLS + 3, tl.int64) + i.to(tl.int64)[:, None] * outputs + o
-        )
-        weight = tl.load(place, mask=there, other=0.0).to(tl.float32)
-        total += tl.sum(silu[:, None] * weight, 0)
-    place = out_ptr + (token * tl.num_programs(1) + part).to(tl.int64) * outputs + tl.program_id(0) * BO
-    tl.store(place + tl.arange(0, BO), total, mask=tl.program_id(0) * BO + tl.arange(0, BO) < outputs)
+        edges = live_edges(x, i, o, weight_ptr, last, outputs, slice_stride, limit, scale, CELLS)
+        total += tl.sum(edges, 0)
+    place = out_ptr + (token * tl.num_programs(1) + part).to(tl.int64) * outputs
+    tl.store(place + o, total, mask=o < outputs)

@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from ..bspline.kernel_triton import live_edges
+
 
 @triton.jit
 def _wait(EARLY: tl.constexpr):
@@ -124,34 +126,6 @@ def _chosen(
 
 
 @triton.jit
-def _edges(
-    x, i, o, weight_ptr, inputs, outputs, slice_stride, limit, scale, CELLS: tl.constexpr,
-):  # fmt: skip
-    """(BI, BO): what each edge's curve gives for its input x, from its live weights alone, as ops/bspline's gather."""
-    u = (x + limit) * scale
-    inside = (u >= 0.0) & (u <= CELLS)
-    u = tl.where(inside, u, 0.0)
-    m = tl.minimum(tl.floor(u), CELLS - 1.0)
-    f = u - m
-    g = 1.0 - f
-    there = (i[:, None] < inputs) & (o[None, :] < outputs)
-    edge = i[:, None].to(tl.int64) * outputs + o[None, :]
-    place = weight_ptr + m.to(tl.int64)[:, None] * slice_stride + edge
-    sixth = tl.where(inside, 1.0 / 6.0, 0.0)
-    first = tl.load(place, mask=there, other=0.0)
-    second = tl.load(place + slice_stride, mask=there, other=0.0)
-    third = tl.load(place + 2 * slice_stride, mask=there, other=0.0)
-    fourth = tl.load(place + 3 * slice_stride, mask=there, other=0.0)
-    last = tl.load(weight_ptr + slice_stride.to(tl.int64) * (CELLS + 3) + edge, mask=there, other=0.0)
-    y = (g * g * g * sixth)[:, None] * first.to(tl.float32)
-    y += ((4.0 - 3.0 * f * f * (2.0 - f)) * sixth)[:, None] * second.to(tl.float32)
-    y += ((4.0 - 3.0 * g * g * (2.0 - g)) * sixth)[:, None] * third.to(tl.float32)
-    y += (f * f * f * sixth)[:, None] * fourth.to(tl.float32)
-    # What is NaN is outside, and SiLU's to carry.
-    return y + (x / (1.0 + tl.exp(-x)))[:, None] * last.to(tl.float32)
-
-
-@triton.jit
 def enter_kernel(
     x_ptr, weight_ptr, out_ptr, expert_ptr, share_ptr, seen_ptr, square_ptr, bias_ptr, ticks_ptr,
     rate, experts, rank, least, inputs, outputs, inputs_each, slice_stride, limit, scale,
@@ -174,7 +148,7 @@ def enter_kernel(
     for first in range(part * inputs_each, last, BI):
         i = first + tl.arange(0, BI)
         x = tl.load(x_ptr + i, mask=i < last, other=0.0).to(tl.float32)
-        total += _edges(x, i, o, weight_ptr, last, outputs, slice_stride, limit, scale, CELLS)
+        total += live_edges(x, i, o, weight_ptr, last, outputs, slice_stride, limit, scale, CELLS)
     place = out_ptr + (choice * tl.num_programs(1) + part) * outputs + o
     tl.store(place, tl.sum(total, 0), mask=o < outputs)
 
@@ -216,7 +190,7 @@ def leave_kernel(
             place = parts_ptr + (choice[None, :] * parts + p[:, None]) * inputs + i[None, :]
             hidden = tl.sum(tl.load(place, mask=there, other=0.0).to(tl.float32), 0)
         begin = weight_ptr + expert * (CELLS + 4) * slice_stride
-        y = _edges(hidden * root, i, o, begin[:, None], inputs, outputs, slice_stride, limit, scale, CELLS)
+        y = live_edges(hidden * root, i, o, begin[:, None], inputs, outputs, slice_stride, limit, scale, CELLS)
         total += share[:, None] * y
     x = tl.load(x_ptr + o, mask=o < outputs, other=0.0).to(tl.float32)
     tl.store(out_ptr + o, (x + tl.sum(total, 0)).to(out_ptr.dtype.element_ty), mask=o < outputs)
