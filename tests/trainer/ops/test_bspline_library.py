@@ -77,8 +77,8 @@ def test_second_derivatives_are_refused() -> None:
     ("machine", "sizes", "implementation", "reason"),
     [
         (machine_of(torch.device("cpu")), LARGE, "torch", "the device is cpu; Triton kernels need a GPU"),
-        (A100, LARGE, "slab", "150,994,944 weights: the vendor's product is the larger part; not cuda: its instr"),
-        (A100, SMALL, "fused", "1,327,104 weights: a slab's traffic would be the larger part"),
+        (A100, LARGE, "slab", "the vendor's library multiplies; not cuda: its instructions are Hopper's alone"),
+        (A100, SMALL, "slab", "the vendor's library multiplies"),
         (H200, {**LARGE, "unbuilt": "no compiler"}, "slab", "not cuda: no compiler"),
         (replace(H200, without_compiler="no nvcc"), LARGE, "slab", "not cuda: no nvcc"),
         (H200, {**LARGE, "features": 17}, "slab", "not cuda: it is for five cells, found 13"),

@@ -29,9 +29,7 @@ def edge_linear_op(x_NI: Tensor, weight_JIO: Tensor, cells: int, limit: float, f
 
     if routes.forward.implementation == "gather":
         return launch.gather(x_NI, weight_JIO, grid)
-    if routes.forward.implementation == "slab":
-        return slab.forward(x_NI, weight_JIO, lambda x_NI: launch.expand(x_NI, grid))
-    return launch.forward(x_NI, weight_JIO, grid)
+    return slab.forward(x_NI, weight_JIO, lambda x_NI: launch.expand(x_NI, grid))
 
 
 @torch.library.custom_op("kanctl::edge_linear_backward", mutates_args=())
@@ -57,11 +55,9 @@ def _input_gradient(
         return hopper.input_gradient(x_NI, weight_JIO, grad_NO, grid.limit)
     from . import launch
 
-    if routes.input_gradient.implementation == "slab":
-        return slab.input_gradient(
-            x_NI, weight_JIO, grad_NO, lambda x_NI, grad_NJI, out_NI: launch.contract(x_NI, grad_NJI, out_NI, grid)
-        )
-    return launch.input_gradient(x_NI, weight_JIO, grad_NO, grid)
+    return slab.input_gradient(
+        x_NI, weight_JIO, grad_NO, lambda x_NI, grad_NJI, out_NI: launch.contract(x_NI, grad_NJI, out_NI, grid)
+    )
 
 
 def _weight_gradient(x_NI: Tensor, grad_NO: Tensor, grid: SplineGrid, form: EdgeForm, routes: EdgeRoutes) -> Tensor:
@@ -71,9 +67,7 @@ def _weight_gradient(x_NI: Tensor, grad_NO: Tensor, grid: SplineGrid, form: Edge
         return hopper.weight_gradient(x_NI, grad_NO, grid.limit)
     from . import launch
 
-    if routes.weight_gradient.implementation == "slab":
-        return slab.weight_gradient(x_NI, grad_NO, grid.bases + 1, lambda x_NI: launch.expand(x_NI, grid))
-    return launch.weight_gradient(x_NI, grad_NO, grid)
+    return slab.weight_gradient(x_NI, grad_NO, grid.bases + 1, lambda x_NI: launch.expand(x_NI, grid))
 
 
 def _routes(x_NI: Tensor, weight_JIO: Tensor) -> EdgeRoutes:
