@@ -32,8 +32,8 @@ $(VENV)/installed: pyproject.toml kanctl/constraints.txt
 demo: setup ## the main job: virtual cluster up, provisioned, healthy, a model trained on it, sampled
 	@$(BIN)/python -m kanctl.cli.demo
 
-# Target-specific: only the tests run programs that a model wrote.
-test: PACKAGES += bubblewrap
+# Target-specific: only the tests run programs that a model wrote, and build a kernel's small stand-in.
+test: PACKAGES += bubblewrap bc bison cpio debhelper dwarves flex kmod libelf-dev libssl-dev rsync
 test: setup ## all tests that this machine can run in minutes (the lab's need root)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not machine"
 

@@ -48,6 +48,8 @@ def build_kernel(options: BuildOptions) -> Built:
 
     Raises ConfigUnexplained, DeviceLost, BuildFailed and the errors of kernel.prepare and of build_on.
     """
+    # A wrong name is told before a missing tool, and both before anything is unpacked.
+    load_profile(options.profile)
     if options.on is None:
         require_build_tools()
     elif options.drivers:
