@@ -10,17 +10,13 @@ import torch
 from torch import Tensor
 from triton import cdiv, next_power_of_2
 
-from .kernel_triton import (
-    added_kernel,
+from .kernel_gradient_triton import (
     decay_gradient_kernel,
     diffusion_gradient_kernel,
     key_gradient_kernel,
-    output_kernel,
-    passed_kernel,
     query_gradient_kernel,
-    scan_kernel,
-    step_kernel,
 )
+from .kernel_triton import added_kernel, output_kernel, passed_kernel, scan_kernel, step_kernel
 from .library import chunk_of
 
 # Programs that a pass should have at least: two fit on a multiprocessor. Of 256 to 2,112 these 512 won on an H100
