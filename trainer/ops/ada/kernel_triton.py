@@ -1,6 +1,6 @@
 """Triton kernels of Arnold diffusion attention: a program walks the chunks of a segment with the state in registers.
 
-launch.py launches them; nothing is checked here. README.md has the mathematics, the gradients are in a file of their own.
+launch.py launches them; nothing is checked here. README.md has the mathematics; gradients are in a file of their own.
 States are turned, (C of values, C of keys), so that products read all inputs as they lie in memory. Letters: P pairs of
 a row and a head, T tokens, L tokens of a chunk, N chunks, G segments of `walk` chunks, C head size, W taps; f is silu.
 """
