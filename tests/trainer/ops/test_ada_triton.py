@@ -7,7 +7,7 @@ from torch import Tensor
 from kanctl.trainer.ops import ada as package
 from kanctl.trainer.ops.ada import AdaState, ada, ada_step, launch
 from kanctl.trainer.ops.ada.launch import AdaInputs
-from kanctl.trainer.ops.ada.library import ada_op
+from kanctl.trainer.ops.ada.library import ada_backward_op, ada_op
 from kanctl.trainer.ops.ada.reference import ada_reference
 from kanctl.trainer.ops.ada.route import route_ada
 from kanctl.trainer.ops.route import Machine
@@ -88,6 +88,9 @@ def test_the_same_input_gives_the_same_bits() -> None:
 def test_the_operator_keeps_torchs_rules() -> None:
     inputs = case([5, 3])
     torch.library.opcheck(ada_op, (*(x.requires_grad_() for x in inputs[:5]), inputs.position_BT))
+    given = [x.detach() for x in inputs]
+    out, before, passed, _ = ada_op(*given)
+    torch.library.opcheck(ada_backward_op, (*given, before, passed, torch.ones_like(out)))
 
 
 def test_the_public_call_gives_the_same_either_way(monkeypatch: pytest.MonkeyPatch) -> None:

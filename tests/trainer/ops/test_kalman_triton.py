@@ -64,6 +64,9 @@ def test_the_operator_keeps_torchs_rules() -> None:
     observed, noise, drift, position = case([5, 3], 2)
     inputs = (observed.requires_grad_(), noise.requires_grad_(), drift.requires_grad_(), position)
     torch.library.opcheck(library.kalman_filter_op, inputs)
+    given = [x.detach() for x in inputs]
+    found = library.kalman_filter_op(*given)
+    torch.library.opcheck(library.kalman_filter_backward_op, (torch.ones_like(found[0]), *given, *found))
 
 
 def test_the_public_call_gives_the_same_either_way(monkeypatch: pytest.MonkeyPatch) -> None:

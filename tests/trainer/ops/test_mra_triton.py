@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from kanctl.trainer.ops.mra import Resolutions, by_kernels, launch
-from kanctl.trainer.ops.mra.library import range_attention_op, ranges_attention_op
+from kanctl.trainer.ops.mra.library import range_attention_op, ranges_attention_backward_op, ranges_attention_op
 from kanctl.trainer.ops.mra.reference import multi_resolution_reference
 from kanctl.trainer.ops.mra.route import route_mra
 from kanctl.trainer.ops.route import Machine
@@ -91,7 +91,11 @@ def test_the_operator_keeps_torchs_rules() -> None:
     torch.library.opcheck(range_attention_op, (q, k, v, index, begin, index, 0.5, 0.3))
     few = [x.detach()[:, :, :2].clone().requires_grad_() for x in (k, v)]
     lists = ([k, few[0]], [v, few[1]], [index, index[:, :2].contiguous()])
-    torch.library.opcheck(ranges_attention_op, (q, *lists, [begin, index * 0], [index, begin - 1], 0.5, [0.3, 0.0]))
+    given = (q, *lists, [begin, index * 0], [index, begin - 1], 0.5, [0.3, 0.0])
+    torch.library.opcheck(ranges_attention_op, given)
+    with torch.no_grad():
+        out, lse = ranges_attention_op(*given)
+        torch.library.opcheck(ranges_attention_backward_op, (*given, out, lse, torch.ones_like(out)))
 
 
 def test_passes_over_parts_of_the_keys_are_one_softmax_over_all() -> None:

@@ -32,7 +32,7 @@ def ada_backward_op(
 
     inputs = launch.AdaInputs(q_BHTC, k_BHTC, v_BHTC, taps_HCW, log_decay_BHT, position_BT)
     of_q, of_k, of_v, of_taps, of_decay = launch.ada_backward(inputs, before_BHNCC, passed_BHT, grad_BHTC)
-    return of_q, of_k, of_v, of_taps.to(taps_HCW.dtype), of_decay.to(log_decay_BHT.dtype)
+    return of_q, of_k, of_v, of_taps.to(taps_HCW.dtype).contiguous(), of_decay.to(log_decay_BHT.dtype)
 
 
 @ada_op.register_fake
