@@ -42,10 +42,6 @@ __device__ __forceinline__ void barrier_wait(uint64_t* barrier, uint32_t parity)
       "}\n" ::"r"(shared_address(barrier)), "r"(parity) : "memory");
 }
 
-// Where the compiler's schedule is cut: it would put later arithmetic between products, which then start late.
-// A wait for what has come already is a branch, and instructions do not move over one.
-__device__ __forceinline__ void cut_schedule(uint64_t* barrier, uint32_t parity) { barrier_wait(barrier, parity); }
-
 __device__ __forceinline__ void barrier_arrive_at(uint64_t* barrier, uint32_t block) {
   asm volatile(
       "{\n"
@@ -136,6 +132,9 @@ __device__ __forceinline__ void load_5d(void* to, const CUtensorMap* map, uint64
 
 // ---- tensor cores -------------------------------------------------------------------------------------------------
 
+// Descriptions count places in shared memory by so many bytes: so much further is as much more.
+constexpr int kDescribedBytes = 16;
+
 // Rows of 128 bytes, swizzled, along the sum: eight rows are 1,024 bytes, sixteen values further are 32 bytes on.
 __device__ __forceinline__ uint64_t describe_along(const void* place) {
   return static_cast<uint64_t>((shared_address(place) & 0x3ffff) >> 4) | static_cast<uint64_t>(1) << 16 |
@@ -207,19 +206,22 @@ __device__ __forceinline__ void multiply(float (&d)[128], const uint32_t (&a)[4]
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
-// Likewise of a (64, 32), two of each four values of which are kept, with their places in `meta`.
+// Likewise of a (64, 32), two of each four values of which are kept; their places are in `meta` of the first two of each
+// four lanes, or of the last two.
+template <int kPair>
 __device__ __forceinline__ void multiply_sparse(float (&d)[96], const uint32_t (&a)[4], uint64_t b, uint32_t meta) {
   asm volatile("wgmma.mma_async.sp.sync.aligned.m64n192k32.f32.bf16.bf16 " NAMES_96
-               ", {%96, %97, %98, %99}, %100, %101, 0, 1, 1, 1, 1;\n"
+               ", {%96, %97, %98, %99}, %100, %101, %102, 1, 1, 1, 1;\n"
                : VALUES_96(d)
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(meta));
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(meta), "n"(kPair));
 }
 
+template <int kPair>
 __device__ __forceinline__ void multiply_sparse(float (&d)[128], const uint32_t (&a)[4], uint64_t b, uint32_t meta) {
   asm volatile("wgmma.mma_async.sp.sync.aligned.m64n256k32.f32.bf16.bf16 " NAMES_128
-               ", {%128, %129, %130, %131}, %132, %133, 0, 1, 1, 1, 1;\n"
+               ", {%128, %129, %130, %131}, %132, %133, %134, 1, 1, 1, 1;\n"
                : VALUES_128(d)
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(meta));
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(meta), "n"(kPair));
 }
 
 __device__ __forceinline__ void products_begin() { asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory"); }
@@ -248,6 +250,24 @@ __device__ __forceinline__ uint32_t pair(float low, float high) {
   return both;
 }
 
+// A number of few digits, twice.
+__device__ __forceinline__ constexpr uint32_t twice(float number) {
+  return (__builtin_bit_cast(uint32_t, number) >> 16) * 0x00010001u;
+}
+
+__device__ __forceinline__ uint32_t multiply_pairs(uint32_t a, uint32_t b) {
+  uint32_t found;
+  asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(found) : "r"(a), "r"(b));
+  return found;
+}
+
+// a times b, plus c.
+__device__ __forceinline__ uint32_t add_product(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t found;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(found) : "r"(a), "r"(b), "r"(c));
+  return found;
+}
+
 // Of four lanes' four words each, those of the own place: lane q gets word q of every one, in the lanes' order.
 __device__ __forceinline__ uint4 exchange(uint4 words) {
   const bool odd = threadIdx.x & 1, upper = threadIdx.x & 2;
@@ -262,19 +282,21 @@ __device__ __forceinline__ uint4 exchange(uint4 words) {
   return words;
 }
 
-// Bytes of two words by the low three bits of each half-byte of `order`; bits above those must be zero, which the
-// compiler's own function would make sure of.
+// Bytes of two words by the low three bits of each half-byte of `order`, whose low four half-bytes count; with the bit
+// above those set, eight times the byte's sign. The compiler's own function would clear that bit.
 __device__ __forceinline__ uint32_t permute(uint32_t low, uint32_t high, uint32_t order) {
   uint32_t found;
   asm("prmt.b32 %0, %1, %2, %3;" : "=r"(found) : "r"(low), "r"(high), "r"(order));
   return found;
 }
 
-__device__ __forceinline__ float sigmoid(float x) {
-  float tangent;
-  asm("tanh.approx.f32 %0, %1;" : "=f"(tangent) : "f"(0.5f * x));
-  return fmaf(0.5f, tangent, 0.5f);
+__device__ __forceinline__ float tanh_fast(float x) {
+  float found;
+  asm("tanh.approx.f32 %0, %1;" : "=f"(found) : "f"(x));
+  return found;
 }
+
+__device__ __forceinline__ float sigmoid(float x) { return fmaf(0.5f, tanh_fast(0.5f * x), 0.5f); }
 
 // ---- on the host --------------------------------------------------------------------------------------------------
 

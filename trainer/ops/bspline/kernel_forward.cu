@@ -66,40 +66,57 @@ __device__ void load_stages(const Maps& maps, edge::Walk<kCluster> walk, uint8_t
 
 // ---- features -----------------------------------------------------------------------------------------------------
 
-// This thread's part of the metadata of four inputs of two rows. In each group of four features two are live: of places
-// 0 and 1 the one that says whether basis 0 (2) or 4 (6), of 2 and 3 whether 1 (3) or 5 (7). The byte of m has the
-// group of bases 0, 4, 1, 5 in its low half. Even threads of a quad keep the first groups of all four inputs, odd ones
-// the second; the low 16 bits are of the first row.
-__device__ __forceinline__ uint32_t metadata(uint32_t index, uint32_t index_below, int lane) {
-  const uint32_t mine = permute(0x9d8d8988u, 0x000000ddu, index);
-  const uint32_t below = permute(0x9d8d8988u, 0x000000ddu, index_below);
-  const uint32_t both = permute(mine, below, 0x4400);
-  const int odd = (lane & 1) * 4, column = (lane & 3) * 4;
-  const uint32_t keep = ((both >> odd) & 0x000f000fu) << column;
-  const uint32_t send = ((both >> (4 - odd)) & 0x000f000fu) << column;
-  uint32_t word = keep | __shfl_xor_sync(0xffffffffu, send, 1);
-  word |= __shfl_xor_sync(0xffffffffu, word, 2);
-  return word;
-}
+// How this thread takes part in the exchange of metadata.
+struct Exchange {
+  uint32_t take;  // the bytes that it takes of its own word and of that of the lane two further
+  uint32_t keep;  // the half-bytes that it keeps of what it has then; the neighbour's are those of its others
+  int turn;       // by so many bits
 
-__device__ __forceinline__ float silu_times_six(float x) { return 6.0f * x * sigmoid(x); }
-
-// The operand of one input of two rows, and its metadata.
-__device__ __forceinline__ void make_sparse(float upper, float lower, float limit, float inverse, int lane,
-                                            uint32_t (&a)[4], uint32_t& meta) {
-  uint32_t index, index_below;
-  edge::live_bases(upper, limit, inverse, a[0], a[2], index);
-  edge::live_bases(lower, limit, inverse, a[1], a[3], index_below);
-  meta = metadata(index, index_below, lane);
-}
-
-// The operand of sixteen inputs' SiLU, of which this thread has four.
-__device__ __forceinline__ void make_silu(const float (&upper)[4], const float (&lower)[4], uint32_t (&a)[4]) {
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    a[2 * half] = pair(silu_times_six(upper[2 * half]), silu_times_six(upper[2 * half + 1]));
-    a[2 * half + 1] = pair(silu_times_six(lower[2 * half]), silu_times_six(lower[2 * half + 1]));
+  __device__ __forceinline__ explicit Exchange(int lane)
+      : take(lane & 2 ? 0x3715 : 0x6240), keep(lane & 1 ? 0xf0f0f0f0u : 0x0f0f0f0fu), turn(lane & 1 ? 28 : 4) {
+    // Or the compiler finds them again and again.
+    asm volatile("" : "+r"(take), "+r"(keep), "+r"(turn));
   }
+};
+
+// The metadata of two sparse steps, which have an input of each of four lanes: of the first step in the first two
+// lanes, of the second in the last two. `index` is by row and input.
+// In each group of four features two are live: of places 0 and 1 the one that says whether basis 0 (2) or 4 (6), of 2
+// and 3 whether 1 (3) or 5 (7). The byte of m has the group of bases 0, 4, 1, 5 in its low half. Even lanes end with
+// the first groups of all four inputs, odd ones with the second; the low 16 bits are of the first row.
+__device__ __forceinline__ uint32_t metadata(const uint32_t (&index)[2][2], const Exchange& with) {
+  const uint32_t cells = index[0][0] + (index[0][1] << 4) + (index[1][0] << 8) + (index[1][1] << 12);
+  const uint32_t mine = permute(0x9d8d8988u, 0x000000ddu, cells);
+  const uint32_t pair = permute(mine, __shfl_xor_sync(0xffffffffu, mine, 2), with.take);
+  const uint32_t other = __shfl_xor_sync(0xffffffffu, pair, 1);
+  return (pair & with.keep) | (__funnelshift_l(other, other, with.turn) & ~with.keep);
+}
+
+__device__ __forceinline__ float silu_times_six(float x) {
+  const float three = 3.0f * x;
+  return fmaf(three, tanh_fast(0.5f * x), three);
+}
+
+// A row's part of the operands of two inputs: value q of basis m + q goes to place (m + q) mod 4.
+__device__ __forceinline__ void make_sparse(uint32_t inputs, float limit, float inverse, uint32_t (&low)[2],
+                                            uint32_t (&high)[2], uint32_t (&index)[2]) {
+#pragma unroll
+  for (int k = 0; k < 2; ++k) {
+    const float x = k ? high_half(inputs) : low_half(inputs);
+    uint32_t outer, inner;
+    edge::live_bases(x, inverse, outer, inner, index[k]);
+    const uint32_t order =
+        edge::order_inside(__funnelshift_l(edge::kInOrder, edge::kInOrder, index[k] << 3), x, limit);
+    low[k] = permute(outer, inner, order);
+    high[k] = permute(inner, outer, order);
+  }
+}
+
+// The operand of sixteen inputs' SiLU, of which this thread has four, of two rows.
+__device__ __forceinline__ void make_silu(uint2 upper, uint2 lower, uint32_t (&a)[4]) {
+  const uint32_t inputs[4] = {upper.x, lower.x, upper.y, lower.y};
+#pragma unroll
+  for (int k = 0; k < 4; ++k) a[k] = pair(silu_times_six(low_half(inputs[k])), silu_times_six(high_half(inputs[k])));
 }
 
 // ---- the kernel ---------------------------------------------------------------------------------------------------
@@ -124,9 +141,12 @@ __device__ __forceinline__ void accumulate(float (&d)[kPanels * 32], const __nv_
                                            uint64_t* full, uint64_t* empty, Ring<kStages>& ring, int row, int tokens,
                                            int inputs, float limit) {
   using S = Shape<kPanels>;
-  const int lane = threadIdx.x & 31, quad = (lane & 3) * 4;
+  const Exchange with(threadIdx.x & 31);
+  const int quad = (threadIdx.x & 3) * 4, count = inputs / kStageInputs;
   const float inverse = 0.5f / limit;
-  const int count = inputs / kStageInputs;
+  constexpr int kStep = S::kStepBytes / kDescribedBytes;
+  const uint64_t sparse = describe_across(stages, kSparseBytes);
+  const uint64_t dense = describe_across(stages + 4 * S::kStepBytes, kDenseBytes);
 #pragma unroll
   for (int k = 0; k < kPanels * 32; ++k) d[k] = 0.0f;
   const uint2* from = find_inputs(x, row, tokens, inputs, quad);
@@ -134,30 +154,27 @@ __device__ __forceinline__ void accumulate(float (&d)[kPanels * 32], const __nv_
   uint2 coming = *from, coming_below = *from_below;
   int before = 0;
   for (int t = 0; t < count; ++t) {
-    const float upper[4] = {low_half(coming.x), high_half(coming.x), low_half(coming.y), high_half(coming.y)};
-    const float lower[4] = {low_half(coming_below.x), high_half(coming_below.x), low_half(coming_below.y),
-                            high_half(coming_below.y)};
+    const uint2 upper = coming, lower = coming_below;
     // The next stage's, or the last one's again.
     const int next = min(t + 1, count - 1) * (kStageInputs / 4);
     uint2 loading = start_load(from + next), loading_below = start_load(from_below + next);
-    const uint8_t* place = stages + ring.stage * S::kStageBytes;
-    const uint64_t sparse = describe_across(place, kSparseBytes);
-    const uint64_t dense = describe_across(place + 4 * S::kStepBytes, kDenseBytes);
+    const uint64_t on = ring.stage * (S::kStageBytes / kDescribedBytes);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       // Made while the products before these run; two at a time, so that one's steps fill the other's pauses.
-      uint32_t a[2][4], meta[2], silu[4];
-#pragma unroll
-      for (int k = 0; k < 2; ++k)
-        make_sparse(upper[2 * half + k], lower[2 * half + k], limit, inverse, lane, a[k], meta[k]);
+      uint32_t low[2][2], high[2][2], index[2][2], silu[4];
+      make_sparse(half ? upper.y : upper.x, limit, inverse, low[0], high[0], index[0]);
+      make_sparse(half ? lower.y : lower.x, limit, inverse, low[1], high[1], index[1]);
+      const uint32_t meta = metadata(index, with);
       if (half == 1) make_silu(upper, lower, silu);
       if (half == 0) barrier_wait(&full[ring.stage], ring.round & 1);
       products_begin();
-#pragma unroll
-      for (int k = 0; k < 2; ++k) multiply_sparse(d, a[k], sparse + ((2 * half + k) * S::kStepBytes >> 4), meta[k]);
-      if (half == 1) multiply(d, silu, dense);
+      const uint32_t first[4] = {low[0][0], low[1][0], high[0][0], high[1][0]};
+      const uint32_t second[4] = {low[0][1], low[1][1], high[0][1], high[1][1]};
+      multiply_sparse<0>(d, first, sparse + on + 2 * half * kStep, meta);
+      multiply_sparse<1>(d, second, sparse + on + (2 * half + 1) * kStep, meta);
+      if (half == 1) multiply(d, silu, dense + on);
       products_commit();
-      if (half == 0) cut_schedule(&full[ring.stage], ring.round & 1);
       // All but the newest are done: their registers may be used again, and what the last stage held is free.
       products_wait<1>();
       if (half == 0 && t > 0) release<kCluster>(&empty[before]);

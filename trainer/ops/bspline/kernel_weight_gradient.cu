@@ -86,23 +86,21 @@ __device__ void load_stages(const Maps& maps, uint8_t* stages, uint64_t* full, u
   }
 }
 
-// The eight bases at x, six times, as four pairs of bfloat16; all zero for tokens that do not count.
-__device__ __forceinline__ uint4 bases(float x, bool counts, float limit, float inverse) {
-  uint32_t low, high, index;
-  edge::live_bases(x, limit, inverse, low, high, index);
-  index &= 7;
-  low = counts ? low : 0u;
-  high = counts ? high : 0u;
-  // Bases 0 to 3 that are live are those from m on: a place before m holds the basis four further.
-  uint32_t first, second;
-  asm("shl.b32 %0, %1, %2;" : "=r"(first) : "r"(0xffffffffu), "r"(16 * index));
-  asm("shl.b32 %0, %1, %2;" : "=r"(second) : "r"(0xffffffffu), "r"(16 * (index > 2 ? index - 2 : 0)));
-  return make_uint4(low & first, high & second, low & ~first, high & ~second);
+// The eight bases at x, six times, as four pairs of bfloat16.
+__device__ __forceinline__ uint4 bases(float x, float limit, float inverse) {
+  uint32_t outer, inner, index;
+  edge::live_bases(x, inverse, outer, inner, index);
+  // The live ones are in order from place m on, with nothing before and behind.
+  const uint32_t skipped = index * 8 - edge::kZero * 8;
+  const uint32_t first = edge::order_inside(__funnelshift_lc(edge::kNone, edge::kInOrder, skipped), x, limit);
+  const uint32_t second = edge::order_inside(__funnelshift_lc(edge::kInOrder, edge::kNone, skipped), x, limit);
+  return make_uint4(permute(outer, inner, first), permute(outer, inner, first >> 16), permute(outer, inner, second),
+                    permute(outer, inner, second >> 16));
 }
 
 __device__ __forceinline__ uint32_t silu_pair(uint32_t both) {
-  const float x = low_half(both), y = high_half(both);
-  return pair(x * sigmoid(x), y * sigmoid(y));
+  const float half_x = 0.5f * low_half(both), half_y = 0.5f * high_half(both);
+  return pair(fmaf(half_x, tanh_fast(half_x), half_x), fmaf(half_y, tanh_fast(half_y), half_y));
 }
 
 // This lane's token of 32, of which it writes two rows of eight features: of two inputs, or of twice eight inputs.
@@ -121,9 +119,10 @@ __device__ __forceinline__ void make_features(const uint8_t* inputs, int token, 
   } else {
     // Rows of 32 bytes, their halves swizzled by every fourth row.
     const int place = token * 32 + ((warp * 4) ^ ((token & 4) << 2));
-    const uint32_t both = *reinterpret_cast<const uint32_t*>(inputs + place);
-    rows[0] = bases(low_half(both), counts, limit, inverse);
-    rows[1] = bases(high_half(both), counts, limit, inverse);
+    // A token that does not count lies far outside the grid.
+    const uint32_t given = *reinterpret_cast<const uint32_t*>(inputs + place), both = counts ? given : 0x7f7f7f7fu;
+    rows[0] = bases(low_half(both), limit, inverse);
+    rows[1] = bases(high_half(both), limit, inverse);
   }
 }
 
@@ -157,6 +156,7 @@ __device__ __forceinline__ void accumulate(float (&d)[kPanels * 32], uint8_t* st
   using S = Shape<kIsSilu, kPanels>;
   const int lane = threadIdx.x & 31, warp = threadIdx.x / 32 - kGroupThreads / 32;
   const float inverse = 0.5f / limit;
+  const uint64_t grads = describe_across(stages, kGradBytes);
   Ring<S::kStages> ring;
   int before = 0;
   for (int token = span.first; token < span.last; token += kStageTokens) {
@@ -175,9 +175,10 @@ __device__ __forceinline__ void accumulate(float (&d)[kPanels * 32], uint8_t* st
     if (token > span.first) release<kCluster>(&empty[before]);
     uint32_t a[4][4];
     load_operands(scratch, lane, a);
+    const uint64_t of_stage = grads + ring.stage * (S::kStageBytes / kDescribedBytes);
     products_begin();
 #pragma unroll
-    for (int k = 0; k < 4; ++k) multiply(d, a[k], describe_across(place + k * 16 * kRowBytes, kGradBytes));
+    for (int k = 0; k < 4; ++k) multiply(d, a[k], of_stage + k * (16 * kRowBytes / kDescribedBytes));
     products_commit();
     before = ring.stage;
     ring.advance();
