@@ -1,7 +1,8 @@
 """Triton kernels of one token's way through a block: small work joined to the products that read the weights.
 
 launch.py launches them; nothing is checked here. Every sum is in float32, in one order.
-With EARLY a kernel may begin while the one before it ends: until it has waited it reads nothing of that one.
+With EARLY a kernel may begin while the one before it ends: until it has waited it reads nothing of that one. What the
+one before that wrote it may read at once: a kernel lets the next begin only when it has waited itself.
 Letters: D width, O outputs, H heads, C head size, E experts, r selector rank, k chosen (ACTIVE), M hidden channels of a
 subnet, G cells of the splines' grid, P parts of the inputs.
 """
@@ -26,10 +27,15 @@ def linear_kernel(
     x_ptr, gain_ptr, weight_ptr, added_ptr, out_ptr, inputs, outputs, epsilon,
     NORMED: tl.constexpr, ADDED: tl.constexpr, EARLY: tl.constexpr, BO: tl.constexpr, BI: tl.constexpr,
 ):  # fmt: skip
-    """out (O) = weight (O, D) times x (D), which with NORMED has a root mean square of 1 times a gain; plus `added`."""
+    """out (O) = weight (O, D) times x (D), which with NORMED has a root mean square of 1 times a gain; plus `added`.
+
+    What is added must not be what the kernel before writes.
+    """
     o, i = tl.program_id(0) * BO + tl.arange(0, BO), tl.arange(0, BI)
     place = weight_ptr + o[:, None].to(tl.int64) * inputs + i[None, :]
     weight = tl.load(place, mask=(o[:, None] < outputs) & (i[None, :] < inputs), other=0.0)
+    if ADDED:
+        added = tl.load(added_ptr + o, mask=o < outputs, other=0.0).to(tl.float32)
     _wait(EARLY)
     total = tl.zeros((BO, BI), tl.float32)
     square = tl.zeros((BI,), tl.float32)
@@ -46,18 +52,19 @@ def linear_kernel(
     if NORMED:
         y *= tl.rsqrt(tl.sum(square, 0) / inputs + epsilon)
     if ADDED:
-        y += tl.load(added_ptr + o, mask=o < outputs, other=0.0).to(tl.float32)
+        y += added
     tl.store(out_ptr + o, y.to(out_ptr.dtype.element_ty), mask=o < outputs)
 
 
 @triton.jit
 def view_kernel(
-    x_ptr, gain_ptr, selector_ptr, gate_ptr, seen_ptr, square_ptr, normed_ptr, inputs, selectors, epsilon,
+    x_ptr, gain_ptr, selector_ptr, gate_ptr, seen_ptr, square_ptr, scale_ptr, inputs, selectors, epsilon,
     EARLY: tl.constexpr, BI: tl.constexpr,
 ):  # fmt: skip
     """What one row of selectors or gates sees of the scaled token, and the square of its own length.
 
-    The first program also leaves the token as edges want it: scaled with its gain, then to a root mean square of 1.
+    The first program also leaves the scale that edges want: that of the token with its gain to a root mean square of 1,
+    after that of the token alone.
     """
     row, i = tl.program_id(0), tl.arange(0, BI)
     of_selector = selector_ptr + row.to(tl.int64) * inputs + i
@@ -85,17 +92,12 @@ def view_kernel(
     tl.store(seen_ptr + row, tl.sum(seen, 0) * scale)
     tl.store(square_ptr + row, tl.sum(length, 0))
     if row == 0:
-        again = scale * tl.rsqrt(tl.sum(gained, 0) / inputs * scale * scale + epsilon)
-        for first in range(0, inputs, BI):
-            i = first + tl.arange(0, BI)
-            x = tl.load(x_ptr + i, mask=i < inputs, other=0.0).to(tl.float32)
-            gain = tl.load(gain_ptr + i, mask=i < inputs, other=0.0).to(tl.float32)
-            tl.store(normed_ptr + i, x * gain * again, mask=i < inputs)
+        tl.store(scale_ptr, scale * tl.rsqrt(tl.sum(gained, 0) / inputs * scale * scale + epsilon))
 
 
 @triton.jit
 def _chosen(
-    seen_ptr, square_ptr, bias_ptr, ticks_ptr, rate, experts, rank, least, choice,
+    seen_ptr, square_ptr, bias, ticks, rate, experts, rank, least, choice,
     ACTIVE: tl.constexpr, EXPERTS: tl.constexpr, RANK: tl.constexpr,
 ):  # fmt: skip
     """The expert of one choice, in ascending order, and what its output is multiplied by: as ops/grove's choice."""
@@ -107,7 +109,7 @@ def _chosen(
     square = tl.load(square_ptr + place, mask=there, other=0.0).to(tl.float32)
     scale = tl.sqrt(tl.sum(square, 1))
     score = tl.sqrt(tl.sum(seen * seen, 1)) / tl.where(is_expert, scale, 1.0)
-    key = score + tl.load(ticks_ptr + e, mask=is_expert, other=0).to(tl.float32) * rate
+    key = score + ticks.to(tl.float32) * rate
     # NaN is chosen first, so that it is seen, and what is no expert never.
     key = tl.where(key != key, float("inf"), key)
     is_free = is_expert
@@ -118,8 +120,7 @@ def _chosen(
     is_chosen = is_expert & (is_free == 0)
     total = tl.sum(tl.where(is_chosen, score, 0.0), 0)
     total = tl.where(total < least, least, total)
-    logit = tl.load(seen_ptr + experts * rank + e, mask=is_expert, other=0.0).to(tl.float32)
-    logit += tl.load(bias_ptr + e, mask=is_expert, other=0.0).to(tl.float32)
+    logit = tl.load(seen_ptr + experts * rank + e, mask=is_expert, other=0.0).to(tl.float32) + bias.to(tl.float32)
     weight = score / total / (1.0 + tl.exp(-logit))
     is_mine = is_chosen & (tl.cumsum(is_chosen.to(tl.int32), 0) - 1 == choice)
     return tl.sum(tl.where(is_mine, e, 0), 0), tl.sum(tl.where(is_mine, weight, 0.0), 0)
@@ -127,16 +128,27 @@ def _chosen(
 
 @triton.jit
 def enter_kernel(
-    x_ptr, weight_ptr, out_ptr, expert_ptr, share_ptr, seen_ptr, square_ptr, bias_ptr, ticks_ptr,
+    x_ptr, gain_ptr, scale_ptr, weight_ptr, out_ptr, expert_ptr, share_ptr, seen_ptr, square_ptr, bias_ptr, ticks_ptr,
     rate, experts, rank, least, inputs, outputs, inputs_each, slice_stride, limit, scale,
     ACTIVE: tl.constexpr, EXPERTS: tl.constexpr, RANK: tl.constexpr, CELLS: tl.constexpr, EARLY: tl.constexpr,
     BI: tl.constexpr, BO: tl.constexpr,
 ):  # fmt: skip
-    """out (k, P, M): of each chosen subnet's first layer the sums over parts of the inputs; and the choice (k)."""
+    """out (k, P, M): of each chosen subnet's first layer the sums over parts of the inputs; and the choice (k).
+
+    The inputs are x times gain and scale; x must not be what the kernel before writes.
+    """
     choice, part = tl.program_id(2), tl.program_id(1)
+    last = tl.minimum((part + 1) * inputs_each, inputs)
+    i = part * inputs_each + tl.arange(0, BI)
+    x = tl.load(x_ptr + i, mask=i < last, other=0.0).to(tl.float32)
+    x *= tl.load(gain_ptr + i, mask=i < last, other=0.0).to(tl.float32)
+    e = tl.arange(0, EXPERTS)
+    bias = tl.load(bias_ptr + e, mask=e < experts, other=0.0)
+    ticks = tl.load(ticks_ptr + e, mask=e < experts, other=0)
     _wait(EARLY)
+    of_token = tl.load(scale_ptr)
     expert, share = _chosen(
-        seen_ptr, square_ptr, bias_ptr, ticks_ptr, rate, experts, rank, least, choice, ACTIVE, EXPERTS, RANK
+        seen_ptr, square_ptr, bias, ticks, rate, experts, rank, least, choice, ACTIVE, EXPERTS, RANK
     )
     if (part == 0) & (tl.program_id(0) == 0):
         tl.store(expert_ptr + choice, expert.to(tl.int64))
@@ -144,11 +156,11 @@ def enter_kernel(
     weight_ptr += expert.to(tl.int64) * (CELLS + 4) * slice_stride
     o = tl.program_id(0) * BO + tl.arange(0, BO)
     total = tl.zeros((BI, BO), tl.float32)
-    last = tl.minimum((part + 1) * inputs_each, inputs)
     for first in range(part * inputs_each, last, BI):
         i = first + tl.arange(0, BI)
-        x = tl.load(x_ptr + i, mask=i < last, other=0.0).to(tl.float32)
-        total += live_edges(x, i, o, weight_ptr, last, outputs, slice_stride, limit, scale, CELLS)
+        total += live_edges(x * of_token, i, o, weight_ptr, last, outputs, slice_stride, limit, scale, CELLS)
+        x = tl.load(x_ptr + BI + i, mask=i + BI < last, other=0.0).to(tl.float32)
+        x *= tl.load(gain_ptr + BI + i, mask=i + BI < last, other=0.0).to(tl.float32)
     place = out_ptr + (choice * tl.num_programs(1) + part) * outputs + o
     tl.store(place, tl.sum(total, 0), mask=o < outputs)
 
@@ -162,12 +174,13 @@ def leave_kernel(
 ):  # fmt: skip
     """out (D) = x + sum over the chosen subnets of share * second layer, of the first layer's parts (k, P, M).
 
-    The inputs of all chosen subnets stand in one tile, BI of each.
+    The inputs of all chosen subnets stand in one tile, BI of each. x must not be what the kernel before writes.
     """
     o = tl.program_id(0) * BO + tl.arange(0, BO)
     p, c = tl.arange(0, PARTS), tl.arange(0, CHOICES)
     row = tl.arange(0, CHOICES * BI)
     choice = row // BI
+    x = tl.load(x_ptr + o, mask=o < outputs, other=0.0).to(tl.float32)
     _wait(EARLY)
     expert = tl.load(expert_ptr + choice, mask=choice < ACTIVE, other=0)
     share = tl.load(share_ptr + choice, mask=choice < ACTIVE, other=0.0).to(tl.float32)
@@ -192,7 +205,6 @@ def leave_kernel(
         begin = weight_ptr + expert * (CELLS + 4) * slice_stride
         y = live_edges(hidden * root, i, o, begin[:, None], inputs, outputs, slice_stride, limit, scale, CELLS)
         total += share[:, None] * y
-    x = tl.load(x_ptr + o, mask=o < outputs, other=0.0).to(tl.float32)
     tl.store(out_ptr + o, (x + tl.sum(total, 0)).to(out_ptr.dtype.element_ty), mask=o < outputs)
 
 
@@ -204,53 +216,46 @@ def _silu(x):
 @triton.jit
 def ada_kernel(
     qkv_ptr, logit_ptr, position_ptr, sum_ptr, tail_ptr, gain_ptr, out_ptr, heads, root, epsilon, fastest, pace,
-    SIZE: tl.constexpr, TAPS: tl.constexpr, EARLY: tl.constexpr, BC: tl.constexpr,
+    SIZE: tl.constexpr, TAPS: tl.constexpr, EARLY: tl.constexpr, BC: tl.constexpr, BW: tl.constexpr,
 ):  # fmt: skip
     """Diffusion attention of one head: queries and keys scaled, the state brought up to the token, the output scaled.
 
     The state sum (H, C, C) and the last keys (H, TAPS - 1, C) are written over. Decays are 1 - 2^-(fastest + pace h).
     """
     head = tl.program_id(0)
-    c, v = tl.arange(0, BC), tl.arange(0, BC)
+    c, v, w = tl.arange(0, BC), tl.arange(0, BC), tl.arange(0, BW)
     goes_on = tl.load(position_ptr) > 0
     there = (c[:, None] < SIZE) & (v[None, :] < SIZE)
     state = sum_ptr + head.to(tl.int64) * SIZE * SIZE + c[:, None] * SIZE + v[None, :]
     before = tl.load(state, mask=there & goes_on, other=0.0).to(tl.float32)
+    gain = tl.load(gain_ptr + v, mask=v < SIZE, other=0.0).to(tl.float32)
+    # Key w before the token's; its own is not there yet.
+    tail = tail_ptr + (head * (TAPS - 1) + w[None, :] - 1) * SIZE + c[:, None]
+    is_older = (c[:, None] < SIZE) & (w[None, :] > 0) & (w[None, :] < TAPS) & goes_on
+    older = tl.load(tail, mask=is_older, other=0.0).to(tl.float32)
+    is_tap = (c[:, None] < SIZE) & (w[None, :] < TAPS)
+    logit = tl.load(logit_ptr + (head * SIZE + c[:, None]) * TAPS + w[None, :], mask=is_tap, other=float("-inf"))
+    logit = tl.where(c[:, None] < SIZE, logit.to(tl.float32), 0.0)
+    tap = tl.exp(logit - tl.max(logit, 1)[:, None])
+    tap /= tl.sum(tap, 1)[:, None]
     _wait(EARLY)
     q = tl.load(qkv_ptr + head * SIZE + c, mask=c < SIZE, other=0.0).to(tl.float32)
     k = tl.load(qkv_ptr + (heads + head) * SIZE + c, mask=c < SIZE, other=0.0).to(tl.float32)
     value = tl.load(qkv_ptr + (2 * heads + head) * SIZE + v, mask=v < SIZE, other=0.0).to(tl.float32)
     q *= tl.rsqrt(tl.sum(q * q, 0) / SIZE + epsilon)
     k = (k * tl.rsqrt(tl.sum(k * k, 0) / SIZE + epsilon)).to(tail_ptr.dtype.element_ty)
-    logits = logit_ptr + (head * SIZE + c) * TAPS
-    most = tl.load(logits, mask=c < SIZE, other=0.0).to(tl.float32)
-    for j in tl.static_range(1, TAPS):
-        most = tl.maximum(most, tl.load(logits + j, mask=c < SIZE, other=0.0).to(tl.float32))
-    tap = tl.exp(tl.load(logits, mask=c < SIZE, other=0.0).to(tl.float32) - most)
-    key = k.to(tl.float32) * tap
-    whole = tap
-    tail = tail_ptr + head * (TAPS - 1) * SIZE + c
-    for j in tl.static_range(1, TAPS):
-        older = tl.load(tail + (j - 1) * SIZE, mask=(c < SIZE) & goes_on, other=0.0).to(tl.float32)
-        tap = tl.exp(tl.load(logits + j, mask=c < SIZE, other=0.0).to(tl.float32) - most)
-        key += older * tap
-        whole += tap
-    key = tl.where(c < SIZE, _silu(key / whole), 0.0)
-    # The oldest key goes first: each is read before the next newer one is written over it.
-    for j in tl.static_range(1, TAPS - 1):
-        newer = tl.load(tail + (TAPS - 2 - j) * SIZE, mask=(c < SIZE) & goes_on, other=0.0)
-        tl.debug_barrier()
-        tl.store(tail + (TAPS - 1 - j) * SIZE, newer, mask=c < SIZE)
-    tl.debug_barrier()
-    if TAPS > 1:
-        tl.store(tail, k, mask=c < SIZE)
+    keys = tl.where(w[None, :] == 0, k.to(tl.float32)[:, None], older)
+    key = _silu(tl.sum(keys * tap, 1))
     kept = 1.0 - tl.exp2(-(fastest + pace * head))
     after = before * kept + key[:, None] * value[None, :]
-    tl.store(state, after.to(sum_ptr.dtype.element_ty), mask=there)
     out = tl.sum(_silu(q)[:, None] * after, 0) * root
     out *= tl.rsqrt(tl.sum(out * out, 0) / SIZE + epsilon)
-    out *= tl.load(gain_ptr + v, mask=v < SIZE, other=0.0).to(tl.float32)
-    tl.store(out_ptr + head * SIZE + v, out.to(out_ptr.dtype.element_ty), mask=v < SIZE)
+    tl.store(out_ptr + head * SIZE + v, (out * gain).to(out_ptr.dtype.element_ty), mask=v < SIZE)
+    tl.store(state, after.to(sum_ptr.dtype.element_ty), mask=there)
+    # Every key is one older; all are read before one is written.
+    tl.debug_barrier()
+    is_kept = (c[:, None] < SIZE) & (w[None, :] < TAPS - 1)
+    tl.store(tail + SIZE, keys.to(tail_ptr.dtype.element_ty), mask=is_kept)
 
 
 @triton.jit

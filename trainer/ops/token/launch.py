@@ -29,7 +29,7 @@ VIEW: Mapping[str, int] = {"num_warps": 4}
 ENTER: Mapping[str, int] = {"BI": 128, "BO": 16, "num_warps": 4}
 WIDE_ENTER: Mapping[str, int] = {"BI": 256, "BO": 32, "num_warps": 8}
 LEAVE: Mapping[str, int] = {"num_warps": 4}
-ADA: Mapping[str, int] = {"num_warps": 4}
+ADA: Mapping[str, int] = {"num_warps": 8}
 TURN: Mapping[str, int] = {"num_warps": 1}
 # A grove's inputs are cut into so many parts at most; from so many on tiles are wide.
 PARTS, WIDE = 16, 4096
@@ -62,9 +62,9 @@ def grove(
     experts, rank, width = gates.selector_ErD.shape
     hidden = enter_EJDM.shape[3]
     seen_S, square_S = (x_D.new_empty(experts * (rank + 1), dtype=torch.float32) for _ in range(2))
-    normed_D = x_D.new_empty(width, dtype=torch.float32)
+    scale = x_D.new_empty((), dtype=torch.float32)
     view_kernel[(experts * (rank + 1),)](
-        x_D, gain_D, gates.selector_ErD, gates.gate_ED, seen_S, square_S, normed_D,
+        x_D, gain_D, gates.selector_ErD, gates.gate_ED, seen_S, square_S, scale,
         width, experts * rank, epsilon, BI=min(ROW, next_power_of_2(width)), **_early(x_D), **VIEW,
     )  # fmt: skip
     tiles = _enter_tiles(width)
@@ -74,7 +74,7 @@ def grove(
     expert_k = x_D.new_empty(active, dtype=torch.int64)
     places = (width * hidden, grid.limit, grid.cells_per_unit)
     enter_kernel[(cdiv(hidden, tiles["BO"]), parts, active)](
-        normed_D, enter_EJDM, part_kPM, expert_k, share_k, seen_S, square_S, gates.bias_E, gates.ticks_E,
+        x_D, gain_D, scale, enter_EJDM, part_kPM, expert_k, share_k, seen_S, square_S, gates.bias_E, gates.ticks_E,
         gates.rate, experts, rank, gates.least, width, hidden, each, *places,
         ACTIVE=active, EXPERTS=next_power_of_2(experts), RANK=next_power_of_2(rank), CELLS=grid.cells,
         **_early(x_D), **tiles,
@@ -112,7 +112,8 @@ def ada(
     out_D = qkv_D.new_empty(heads * size)
     ada_kernel[(heads,)](
         qkv_D, tap_logits_HCW, position_B, sum_BHCC, tail_BHWC, gain_C, out_D,
-        heads, size**-0.5, epsilon, *decay, SIZE=size, TAPS=taps, BC=next_power_of_2(size),
+        heads, size**-0.5, epsilon, *decay, SIZE=size, TAPS=taps,
+        BC=next_power_of_2(size), BW=next_power_of_2(taps),
         **_early(qkv_D), **ADA,
     )  # fmt: skip
     return out_D
@@ -153,6 +154,6 @@ def compilations() -> list[tuple[Any, dict[str, Any]]]:
         (view_kernel, {"EARLY": False, "BI": ROW, **VIEW}),
         *((enter_kernel, {**choice, "EXPERTS": 16, "RANK": 8, **tiles}) for tiles in (ENTER, WIDE_ENTER)),
         (leave_kernel, {**choice, "PARTS": PARTS, **_leave_tiles(112, 2)}),
-        (ada_kernel, {"SIZE": 128, "TAPS": 4, "EARLY": False, "BC": 128, **ADA}),
+        (ada_kernel, {"SIZE": 128, "TAPS": 4, "EARLY": False, "BC": 128, "BW": 4, **ADA}),
         (turn_kernel, {"NORMED": True, "EARLY": False, "BP": 64, **TURN}),
     ]
