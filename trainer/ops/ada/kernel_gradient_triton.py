@@ -82,7 +82,7 @@ def key_gradient_kernel(
     q_ptr, v_ptr, passed_ptr, position_ptr, before_ptr, after_ptr, grad_ptr,
     grad_k_ptr, grad_v_ptr, head_ptr, spent_ptr, worth_ptr, tokens, chunks, walk, heads, root,
     SIZE: tl.constexpr, TAPS: tl.constexpr, PRECISION: tl.constexpr, EVEN: tl.constexpr, WHOLE: tl.constexpr,
-    L: tl.constexpr, BC: tl.constexpr,
+    L: tl.constexpr, BC: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Gradients of the diffused keys and of v, from the last chunk to the first.
 
@@ -101,7 +101,8 @@ def key_gradient_kernel(
     if not WHOLE:
         after = load_state(after_ptr, pair * tl.num_programs(0) + segment, c, SIZE).to(tl.float32)
     end = tl.minimum(segment * walk + walk, chunks)
-    for step in range(end - segment * walk):
+    # Stages told, Triton loads ahead for more than products: the states, and the keys read again.
+    for step in tl.range(end - segment * walk, num_stages=STAGES):
         n = end - 1 - step
         row = n * L + tl.arange(0, L)
         position, passed = load_places(position_ptr, passed_ptr, row, tokens, EVEN)

@@ -145,7 +145,8 @@ def ada_backward(
         _scan(after_BHGCC, kept_BHG, reverse=True)
     key_gradient_kernel[plan.grid](
         inputs.q_BHTC, inputs.v_BHTC, *given, before_BHNCC, after_BHGCC, grad_BHTC,
-        grad_k, grad_v, head_BHNWC, spent_BHT, worth_BHNC, *sizes, **plan.constants, **plan.options(KEY_GRADIENT),
+        grad_k, grad_v, head_BHNWC, spent_BHT, worth_BHNC, *sizes, **plan.constants,
+        STAGES=plan.options(KEY_GRADIENT)["num_stages"], **plan.options(KEY_GRADIENT),
     )  # fmt: skip
     grad_taps = _undiffuse(inputs, plan, taps_HWC, grad_k, head_BHNWC)
     grad_decay = _decay_gradient(inputs, plan, (gained_BHT, spent_BHT, worth_BHNC))
@@ -233,7 +234,7 @@ def compilations() -> list[tuple[Any, dict[str, int | str]]]:
         (scan_kernel, {"REVERSE": False, "VALUES": 64 * 64, **SCAN}),
         (output_kernel, {**every, "WHOLE": False, **OUTPUT}),
         (query_gradient_kernel, {**every, "WHOLE": False, **QUERY_GRADIENT}),
-        (key_gradient_kernel, {**every, "WHOLE": False, **KEY_GRADIENT}),
+        (key_gradient_kernel, {**every, "WHOLE": False, "STAGES": KEY_GRADIENT["num_stages"], **KEY_GRADIENT}),
         (decay_gradient_kernel, {**plan.only("SIZE", "L", "BC"), **SUMS}),
         (diffusion_gradient_kernel, {**plan.only("SIZE", "TAPS", "EVEN", "L", "BC"), **UNDIFFUSE}),
         (step_kernel, {**plan.only("SIZE", "TAPS", "BC"), **STEP}),
