@@ -23,6 +23,7 @@ from .tiles_triton import (
     silu_and_slope,
     store_state,
     store_tile,
+    wait_for_all,
 )
 
 
@@ -168,12 +169,13 @@ def decay_gradient_kernel(
 @triton.jit
 def diffusion_gradient_kernel(
     grad_k_ptr, k_ptr, taps_ptr, position_ptr, head_ptr, grad_taps_ptr, tokens, chunks, walk, heads,
-    SIZE: tl.constexpr, TAPS: tl.constexpr, EVEN: tl.constexpr, L: tl.constexpr, BC: tl.constexpr, BR: tl.constexpr,
+    SIZE: tl.constexpr, TAPS: tl.constexpr, PRECISION: tl.constexpr, EVEN: tl.constexpr, L: tl.constexpr,
+    BC: tl.constexpr, BR: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """dk_t = sum over j of a_j dk~_(t+j) within the document, in the place of dk~; each segment's of the taps.
 
     BR rows at a time, upwards, so that those below are still dk~; of the next segment's, which may be gone, `head` has
-    the first. Taps' gradients are (P, G, W, C).
+    the first. Taps' gradients are (P, G, W, C): tap j's is the sum of k_t dk~_(t+j).
     """
     segment, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
     c, end = tl.arange(0, BC), tl.minimum((segment + 1) * walk * L, tokens)
@@ -185,30 +187,30 @@ def diffusion_gradient_kernel(
     of_taps = ()
     for _ in tl.static_range(TAPS):
         of_taps += (tl.zeros((BR, BC), tl.float32),)
-    for begin in range(segment * walk * L, end, BR):
+    # Loading rows ahead is right: what is written lies before them.
+    for begin in tl.range(segment * walk * L, end, BR, num_stages=STAGES):
         row = begin + tl.arange(0, BR)
-        position = tl.minimum(tl.load(position_ptr + row, mask=row < tokens, other=0).to(tl.int32), row)
+        k = load_tile(k_ptr, row, c, end, SIZE, EVEN).to(tl.float32)
         own = load_tile(grad_k_ptr, row, c, end, SIZE, EVEN).to(tl.float32)
         grad_k = own * load_tap(taps_ptr, 0, c, SIZE)[None, :]
-        products = (of_taps[0] + own * load_tile(k_ptr, row, c, end, SIZE, EVEN).to(tl.float32),)
+        products = (of_taps[0] + own * k,)
         for j in tl.static_range(1, TAPS):
             goes_on = tl.load(position_ptr + row + j, mask=row + j < tokens, other=0) >= j
-            grad = _load_later(grad_k_ptr, head_ptr, row + j, goes_on, c, end, SIZE)
+            grad = _load_later(grad_k_ptr, head_ptr, row + j, tokens, c, end, SIZE)
+            grad = tl.where(goes_on[:, None], grad, 0.0)
             grad_k += grad * load_tap(taps_ptr, j, c, SIZE)[None, :]
-            there = (position >= j)[:, None] & (c[None, :] < SIZE)
-            earlier = tl.load(k_ptr + (row - j)[:, None] * SIZE + c[None, :], mask=there, other=0.0).to(tl.float32)
-            products += (of_taps[j] + earlier * own,)
+            products += (of_taps[j] + grad * k,)
         of_taps = products
         # All have read before any writes.
-        tl.debug_barrier()
+        wait_for_all(PRECISION)
         store_tile(grad_k_ptr, grad_k, row, c, end, SIZE, EVEN)
     for j in tl.static_range(TAPS):
         tl.store(grad_taps_ptr + j * SIZE + c, tl.sum(of_taps[j], 0), mask=c < SIZE)
 
 
 @triton.jit
-def _load_later(x_ptr, head_ptr, row, is_there, c, end, SIZE: tl.constexpr):
+def _load_later(x_ptr, head_ptr, row, tokens, c, end, SIZE: tl.constexpr):
     """Rows of the segment, those after its end from `head`."""
     place = tl.where(row < end, x_ptr + row * SIZE, head_ptr + (row - end) * SIZE)
-    there = is_there[:, None] & (c[None, :] < SIZE)
+    there = (row < tokens)[:, None] & (c[None, :] < SIZE)
     return tl.load(place[:, None] + c[None, :], mask=there, other=0.0).to(tl.float32)

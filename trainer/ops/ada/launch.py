@@ -28,7 +28,7 @@ QUERY_GRADIENT: Mapping[str, int] = {"num_warps": 4, "num_stages": 2}
 KEY_GRADIENT: Mapping[str, int] = {"num_warps": 4, "num_stages": 2}
 # For these in place of the four above: heads of more than 64 channels, and float32. Not swept.
 LARGE: Mapping[str, int] = {"num_warps": 8, "num_stages": 1}
-UNDIFFUSE: Mapping[str, int] = {"BR": 32, "num_warps": 4, "num_stages": 1}
+UNDIFFUSE: Mapping[str, int] = {"BR": 32, "num_warps": 4}
 # Chunks of a program that takes gradients back through the taps, at most.
 UNDIFFUSED = 8
 STEP: Mapping[str, int] = {"BV": 32, "num_warps": 4}
@@ -185,7 +185,8 @@ def _undiffuse(inputs: AdaInputs, plan: _Plan, taps_HWC: Tensor, grad_k: Tensor,
     grad_taps_BHGWC = taps_HWC.new_empty((batch, heads, segments, *taps_HWC.shape[1:]), dtype=torch.float32)
     diffusion_gradient_kernel[(segments, plan.pairs)](
         grad_k, inputs.k_BHTC, taps_HWC, inputs.position_BT, head_BHNWC, grad_taps_BHGWC,
-        tokens, plan.chunks, walk, heads, **plan.only("SIZE", "TAPS", "EVEN", "L", "BC"), **UNDIFFUSE,
+        tokens, plan.chunks, walk, heads, **plan.only("SIZE", "TAPS", "PRECISION", "EVEN", "L", "BC"),
+        STAGES=1 if plan.is_large else 3, **UNDIFFUSE,
     )  # fmt: skip
     return grad_taps_BHGWC.sum((0, 2)).transpose(1, 2)
 
@@ -236,6 +237,6 @@ def compilations() -> list[tuple[Any, dict[str, int | str]]]:
         (query_gradient_kernel, {**every, "WHOLE": False, **QUERY_GRADIENT}),
         (key_gradient_kernel, {**every, "WHOLE": False, "STAGES": KEY_GRADIENT["num_stages"], **KEY_GRADIENT}),
         (decay_gradient_kernel, {**plan.only("SIZE", "L", "BC"), **SUMS}),
-        (diffusion_gradient_kernel, {**plan.only("SIZE", "TAPS", "EVEN", "L", "BC"), **UNDIFFUSE}),
+        (diffusion_gradient_kernel, {**every, "STAGES": 3, **UNDIFFUSE}),
         (step_kernel, {**plan.only("SIZE", "TAPS", "BC"), **STEP}),
     ]

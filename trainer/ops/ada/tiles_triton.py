@@ -39,6 +39,15 @@ def power(x, PRECISION: tl.constexpr):
 
 
 @triton.jit
+def wait_for_all(PRECISION: tl.constexpr):
+    """No thread of the program goes on before all are here. Triton loads nothing ahead around its own barrier."""
+    if PRECISION == "ieee":
+        tl.debug_barrier()
+    else:
+        tl.inline_asm_elementwise("bar.sync 0; mov.b32 $0, $1;", "=r,r", [0], dtype=tl.int32, is_pure=False, pack=1)
+
+
+@triton.jit
 def load_tile(x_ptr, row, c, tokens, SIZE: tl.constexpr, EVEN: tl.constexpr):
     """A tile (L, C) of a (T, C) matrix, zero after its end."""
     place = x_ptr + row[:, None] * SIZE + c[None, :]
