@@ -30,10 +30,16 @@ def _row(row: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> tuple[st
         row["op"],
         row["case"],
         row["way"],
-        *(_time(row[key], baseline[key] if baseline else None) for key in ("forward_ms", "both_ms")),
+        *(_time(row[key], _baseline_ms(row, key, baseline)) for key in ("forward_ms", "both_ms")),
         "-" if row["extra_mb"] is None else f"{row['extra_mb']:,.0f}",
         "-" if worst is None else f"{worst:.1e}",
     )
+
+
+def _baseline_ms(row: Mapping[str, Any], key: str, baseline: Mapping[str, Any] | None) -> float | None:
+    """The baseline's time in turn with this row's if there is one, else that of its own row."""
+    in_turn: float | None = row.get(f"baseline_{key}")
+    return in_turn or (baseline[key] if baseline else None)
 
 
 def _time(ms: float | None, baseline_ms: float | None) -> str:

@@ -24,6 +24,12 @@ def test_ratios_are_the_baselines_time_over_the_ways() -> None:
     assert shown[1] == ("edge", "1 -> 2", "gemm", "1.000 ms (1.00x)", "2.000 ms (1.00x)", "-", "-")
 
 
+def test_a_ratio_is_to_the_baseline_timed_in_turn_where_there_is_one() -> None:
+    rows = [row("ours", 2.0, baseline_forward_ms=3.0, baseline_both_ms=6.0), row("gemm", 1.0)]
+    shown = bench_rows({"rows": rows, "baselines": {"edge": "gemm"}})
+    assert shown[0][3:5] == ("2.000 ms (1.50x)", "4.000 ms (1.50x)")
+
+
 def test_without_its_baseline_a_way_has_no_ratio_and_a_failure_has_a_line() -> None:
     [shown] = bench_rows({"rows": [row("ours", 2.0)], "baselines": {"edge": "gemm"}})
     assert shown[3] == "2.000 ms"

@@ -64,6 +64,8 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
 
 def run_way(group: Group, case: Any, way: str, device: str, dtype: torch.dtype) -> dict[str, Any]:
     """The row of one way, less its key."""
+    # The compiler gives up on a function that it has compiled for several sizes.
+    torch.compiler.reset()
     return dict(group.run(case, way, device, dtype))
 
 

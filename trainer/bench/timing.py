@@ -1,11 +1,14 @@
 """How long a piece of work takes and how much memory it needs, on a GPU by its own clock, else by the host's.
 
-A time is the median of many runs after a warm-up. Memory is the peak beyond what was there before.
+A time is the median of many runs after a warm-up. Memory is the peak beyond what was there before. A GPU at its limit
+of power runs the more slowly the hotter it is: what is to be compared closely is timed in turn with what it is compared
+with.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -26,17 +29,35 @@ class Cost:
     ms: float
     peak_mb: float | None
     """Megabytes (10^6 bytes) at the peak beyond what was allocated before the run; None without a GPU."""
+    baseline_ms: float | None = None
+    """Of one run of the baseline, where it was timed in turn with this."""
 
 
-def measure(run: Callable[[], Any], *, graph: bool = False, pick: Callable[[Sequence[float]], float] = median) -> Cost:
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Two pieces of work: forward alone, and forward and backward."""
+
+    forward: Callable[[], Any]
+    both: Callable[[], Any]
+
+
+def measure(
+    run: Callable[[], Any],
+    *,
+    graph: bool = False,
+    pick: Callable[[Sequence[float]], float] = median,
+    baseline: Callable[[], Any] | None = None,
+) -> Cost:
     """The cost of `run`, whose result is dropped.
 
     Args:
         graph: as a CUDA graph, which leaves out what the host needs to start the kernels; ignored without a GPU.
         pick: which of the runs' times is told.
+        baseline: timed in turn with `run`.
     """
+    runs = [run] if baseline is None else [run, baseline]
     if not torch.cuda.is_available():
-        return Cost(ms=pick(_repeat(lambda: _host_ms(run))), peak_mb=None)
+        return Cost(**_told(pick, [partial(_host_ms, each) for each in runs]), peak_mb=None)
     run()
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
@@ -44,8 +65,8 @@ def measure(run: Callable[[], Any], *, graph: bool = False, pick: Callable[[Sequ
     run()
     torch.cuda.synchronize()
     peak_mb = (torch.cuda.max_memory_allocated() - before) / 1e6
-    timed = _captured(run) if graph else run
-    return Cost(ms=pick(_repeat(lambda: _device_ms(timed))), peak_mb=peak_mb)
+    timed = [_captured(each) if graph else each for each in runs]
+    return Cost(**_told(pick, [partial(_device_ms, each) for each in timed]), peak_mb=peak_mb)
 
 
 def measure_ceilings() -> Ceilings:
@@ -63,26 +84,43 @@ def measure_ceilings() -> Ceilings:
 
 
 def measure_gradients(
-    call: Callable[[], Tensor], wanted: Sequence[Tensor], grad: Tensor, *, graph: bool = False
+    call: Callable[[], Tensor],
+    wanted: Sequence[Tensor],
+    grad: Tensor,
+    *,
+    graph: bool = False,
+    baseline: Runs | None = None,
 ) -> dict[str, Any]:
     """The part of a row that is measured: `call` without gradients, then with those of `wanted` for `grad`.
 
-    What is beyond inputs and results leaves out the gradients, and an output of the size of `grad`.
+    What is beyond inputs and results leaves out the gradients, and an output of the size of `grad`. A baseline is timed
+    in turn, and its times are in the row.
     """
     with torch.no_grad():
-        forward = measure(call, graph=graph)
-    both = measure(lambda: torch.autograd.grad(call(), wanted, grad), graph=graph)
+        forward = measure(call, graph=graph, baseline=baseline.forward if baseline else None)
+    both = measure(
+        lambda: torch.autograd.grad(call(), wanted, grad), graph=graph, baseline=baseline.both if baseline else None
+    )
     results_mb = sum(tensor.numel() * tensor.element_size() for tensor in (*wanted, grad)) / 1e6
     extra_mb = None if both.peak_mb is None else both.peak_mb - results_mb
-    return {"forward_ms": forward.ms, "both_ms": both.ms, "extra_mb": extra_mb}
+    beside = {"baseline_forward_ms": forward.baseline_ms, "baseline_both_ms": both.baseline_ms} if baseline else {}
+    return {"forward_ms": forward.ms, "both_ms": both.ms, "extra_mb": extra_mb, **beside}
 
 
-def _repeat(once: Callable[[], float]) -> list[float]:
-    end_s = time.monotonic() + SECONDS
-    once()
-    times: list[float] = []
-    while len(times) < LEAST or (time.monotonic() < end_s and len(times) < MOST):
-        times.append(once())
+def _told(pick: Callable[[Sequence[float]], float], each: Sequence[Callable[[], float]]) -> dict[str, float]:
+    """The times of a run, and of the baseline if it is there, as Cost names them."""
+    return dict(zip(("ms", "baseline_ms"), map(pick, _repeat(each)), strict=False))
+
+
+def _repeat(each: Sequence[Callable[[], float]]) -> list[list[float]]:
+    """Times of each, taken in turn."""
+    end_s = time.monotonic() + SECONDS * len(each)
+    for once in each:
+        once()
+    times: list[list[float]] = [[] for _ in each]
+    while len(times[0]) < LEAST or (time.monotonic() < end_s and len(times[0]) < MOST):
+        for once, found in zip(each, times, strict=True):
+            found.append(once())
     return times
 
 

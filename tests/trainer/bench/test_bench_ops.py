@@ -151,6 +151,19 @@ def test_a_measure_is_the_median_of_several_runs(monkeypatch: pytest.MonkeyPatch
     assert cost.peak_mb is None
 
 
+def test_a_baseline_is_timed_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "LEAST", 2)
+    runs: list[str] = []
+    cost = timing.measure(lambda: runs.append("own"), baseline=lambda: runs.append("baseline"))
+    assert runs == ["own", "baseline"] * 3
+    assert cost.baseline_ms is not None
+    x = torch.ones(3, requires_grad=True)
+    own = timing.Runs(lambda: runs.append("forward"), lambda: runs.append("both"))
+    row = timing.measure_gradients(lambda: x * 2, [x], torch.ones(3), baseline=own)
+    assert {"baseline_forward_ms", "baseline_both_ms"} <= set(row)
+    assert runs[6:] == ["forward"] * 3 + ["both"] * 3
+
+
 def test_decoding_is_measured_when_it_is_asked_for_and_ours_reads_less() -> None:
     document = run("--groups", "decode")
     assert document["failed"] == []
