@@ -55,16 +55,22 @@ struct Tiles {
   }
 };
 
-// Six times the four live bases of x, m to m + 3: fourth and first in `outer`, second and third in `inner`; `index` has
-// m in its low bits above kZero. What they are outside the grid does not count: order_inside() lets none of it through.
+// Where an input lies: in cell m, which `index` has in its low bits above kZero, and f along it, from 0 to 1. Inputs
+// outside the grid lie at its ends, and a NaN at the lower one.
 constexpr uint32_t kZero = 0x4b400000u;  // as a float 1.5 * 2^23: whoever adds to it rounds to whole numbers
 
-__device__ __forceinline__ void live_bases(float x, float inverse, uint32_t& outer, uint32_t& inner, uint32_t& index) {
+__device__ __forceinline__ float find_place(float x, float inverse, uint32_t& index) {
   const float place = __saturatef(fmaf(x, inverse, 0.5f));  // 0 to 1 along the grid
   // A hair less than five, so that the grid's end lies in the last cell; a border may belong to either side.
   const float whole = __fmaf_rz(place, 4.9999995f, __uint_as_float(kZero));
-  const float f = fmaf(place, 5.0f, __uint_as_float(kZero) - whole);
   index = __float_as_uint(whole);
+  return fmaf(place, 5.0f, __uint_as_float(kZero) - whole);
+}
+
+// Six times the four live bases of x, m to m + 3: fourth and first in `outer`, second and third in `inner`. What they are
+// outside the grid does not count: order_inside() lets none of it through.
+__device__ __forceinline__ void live_bases(float x, float inverse, uint32_t& outer, uint32_t& inner, uint32_t& index) {
+  const float f = find_place(x, inverse, index);
   // Of f and 1 - f at once: the cube, and 4 - 6 f^2 + 3 f^3. In bfloat16, whose rounding the values get anyway: their
   // error is 2.2e-3 so, and 1.4e-3 if it is in float32, which takes an eighth more instructions.
   const uint32_t both = hopper::pair(f, 1.0f - f), square = hopper::multiply_pairs(both, both);

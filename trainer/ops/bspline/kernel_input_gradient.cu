@@ -53,20 +53,18 @@ __device__ void load_stages(const Maps& maps, edge::Walk<kCluster> walk, uint8_t
 // The slopes of the four live bases at x, over four features whose gradients a thread holds: the part of dx that is the
 // splines'. Of features r and r + 4 one is live; value q of basis m + q belongs to r = (m + q) mod 4.
 __device__ __forceinline__ float contract(const float (&grad)[edge::kFeatures], float x, float limit, float scale) {
-  const float u = fminf(fmaxf((x + limit) * scale, 0.0f), 5.0f);
-  const float m = fminf(floorf(u), 4.0f);
-  const float f = u - m, g = 1.0f - f;
-  const int index = static_cast<int>(m);
+  uint32_t index;
+  const float f = edge::find_place(x, 0.2f * scale, index), g = 1.0f - f;
   // Twice the slopes; they add up to nothing.
   const float s0 = -g * g, s3 = f * f;
   const float s1 = f * fmaf(3.0f, f, -4.0f), s2 = -g * fmaf(3.0f, g, -4.0f);
   const bool odd = index & 1, far = index & 2;
   const float a0 = odd ? s3 : s0, a1 = odd ? s0 : s1, a2 = odd ? s1 : s2, a3 = odd ? s2 : s3;
   const float b0 = far ? a2 : a0, b1 = far ? a3 : a1, b2 = far ? a0 : a2, b3 = far ? a1 : a3;
-  float total = b0 * (index > 0 ? grad[4] : grad[0]);
-  total = fmaf(b1, index > 1 ? grad[5] : grad[1], total);
-  total = fmaf(b2, index > 2 ? grad[6] : grad[2], total);
-  total = fmaf(b3, index > 3 ? grad[7] : grad[3], total);
+  float total = b0 * (index > edge::kZero ? grad[4] : grad[0]);
+  total = fmaf(b1, index > edge::kZero + 1 ? grad[5] : grad[1], total);
+  total = fmaf(b2, index > edge::kZero + 2 ? grad[6] : grad[2], total);
+  total = fmaf(b3, index > edge::kZero + 3 ? grad[7] : grad[3], total);
   const float of_spline = fabsf(x) <= limit ? total * (0.5f * scale) : 0.0f;
   const float gate = sigmoid(x);
   return fmaf(grad[8], gate * fmaf(x, 1.0f - gate, 1.0f), of_spline);

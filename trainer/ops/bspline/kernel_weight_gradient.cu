@@ -12,10 +12,11 @@ namespace {
 
 using namespace hopper;
 
-constexpr int kStageTokens = 64;
+constexpr int kStageTokens = 128;
+constexpr int kStepTokens = 64;                          // of which features are made at a time
 constexpr int kGradBytes = kStageTokens * kRowBytes;     // a panel of dy
 constexpr int kMatrixBytes = 8 * 16;                     // eight tokens of one input's features
-constexpr int kScratchBytes = 16 * kMatrixBytes;         // of a warp: two inputs, all tokens of a stage
+constexpr int kScratchBytes = 16 * kMatrixBytes;         // of a warp: two inputs, all tokens of a step
 constexpr int kWarps = 8;
 constexpr int kCluster = 2;  // blocks that share dy; four wait for each other more than they save
 
@@ -160,26 +161,29 @@ __device__ __forceinline__ void accumulate(float (&d)[kPanels * 32], uint8_t* st
   Ring<S::kStages> ring;
   int before = 0;
   for (int token = span.first; token < span.last; token += kStageTokens) {
-    const uint8_t* place = stages + ring.stage * S::kStageBytes;
-    barrier_wait(&full[ring.stage], ring.round & 1);
-    // Features are made while the products of the last stage run.
-    uint4 rows[2][2];
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int mine = half * 32 + lane;
-      make_features<kIsSilu>(place + kPanels * kGradBytes, mine, token + mine < span.last, warp, limit, inverse,
-                             rows[half]);
-    }
-    keep_rows(scratch, lane, rows);
-    products_wait<0>();
-    if (token > span.first) release<kCluster>(&empty[before]);
-    uint32_t a[4][4];
-    load_operands(scratch, lane, a);
+    const uint8_t* inputs = stages + ring.stage * S::kStageBytes + kPanels * kGradBytes;
     const uint64_t of_stage = grads + ring.stage * (S::kStageBytes / kDescribedBytes);
-    products_begin();
+    barrier_wait(&full[ring.stage], ring.round & 1);
 #pragma unroll
-    for (int k = 0; k < 4; ++k) multiply(d, a[k], of_stage + k * (16 * kRowBytes / kDescribedBytes));
-    products_commit();
+    for (int step = 0; step < kStageTokens; step += kStepTokens) {
+      if (step > 0 && token + step >= span.last) break;
+      // Features are made while the products of the last step run.
+      uint4 rows[2][2];
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int mine = step + half * 32 + lane;
+        make_features<kIsSilu>(inputs, mine, token + mine < span.last, warp, limit, inverse, rows[half]);
+      }
+      keep_rows(scratch, lane, rows);
+      products_wait<0>();
+      if (step == 0 && token > span.first) release<kCluster>(&empty[before]);
+      uint32_t a[4][4];
+      load_operands(scratch, lane, a);
+      products_begin();
+#pragma unroll
+      for (int k = 0; k < 4; ++k) multiply(d, a[k], of_stage + (step + k * 16) * (kRowBytes / kDescribedBytes));
+      products_commit();
+    }
     before = ring.stage;
     ring.advance();
   }
