@@ -20,6 +20,8 @@ from .group import Ceilings
 # Runs last until so much time has passed, within the limits.
 SECONDS = 0.3
 LEAST, MOST = 5, 200
+# Blocks of runs of what is timed in turn.
+BLOCKS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,14 +115,20 @@ def _told(pick: Callable[[Sequence[float]], float], each: Sequence[Callable[[], 
 
 
 def _repeat(each: Sequence[Callable[[], float]]) -> list[list[float]]:
-    """Times of each, taken in turn."""
-    end_s = time.monotonic() + SECONDS * len(each)
-    for once in each:
-        once()
+    """Times of each, a block of runs after the other, so that each runs at the clock that its own power allows."""
     times: list[list[float]] = [[] for _ in each]
-    while len(times[0]) < LEAST or (time.monotonic() < end_s and len(times[0]) < MOST):
+    for _ in range(BLOCKS if len(each) > 1 else 1):
         for once, found in zip(each, times, strict=True):
-            found.append(once())
+            found += _block(once)
+    return times
+
+
+def _block(once: Callable[[], float]) -> list[float]:
+    end_s = time.monotonic() + SECONDS
+    once()
+    times: list[float] = []
+    while len(times) < LEAST or (time.monotonic() < end_s and len(times) < MOST):
+        times.append(once())
     return times
 
 
