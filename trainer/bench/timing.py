@@ -119,7 +119,7 @@ def _repeat(each: Sequence[Callable[[], float]]) -> list[list[float]]:
     times: list[list[float]] = [[] for _ in each]
     for _ in range(BLOCKS if len(each) > 1 else 1):
         for once, found in zip(each, times, strict=True):
-            found += _block(once)
+            found.extend(_block(once))
     return times
 
 

@@ -151,17 +151,20 @@ def test_a_measure_is_the_median_of_several_runs(monkeypatch: pytest.MonkeyPatch
     assert cost.peak_mb is None
 
 
-def test_a_baseline_is_timed_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_baseline_is_timed_in_turn_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "LEAST", 2)
+    monkeypatch.setattr(timing, "BLOCKS", 2)
     runs: list[str] = []
     cost = timing.measure(lambda: runs.append("own"), baseline=lambda: runs.append("baseline"))
-    assert runs == ["own", "baseline"] * 3
+    # Each block with a run to warm up.
+    assert runs == (["own"] * 3 + ["baseline"] * 3) * 2
     assert cost.baseline_ms is not None
+    runs.clear()
     x = torch.ones(3, requires_grad=True)
-    own = timing.Runs(lambda: runs.append("forward"), lambda: runs.append("both"))
-    row = timing.measure_gradients(lambda: x * 2, [x], torch.ones(3), baseline=own)
+    baseline = timing.Runs(lambda: runs.append("forward"), lambda: runs.append("both"))
+    row = timing.measure_gradients(lambda: x * 2, [x], torch.ones(3), baseline=baseline)
     assert {"baseline_forward_ms", "baseline_both_ms"} <= set(row)
-    assert runs[6:] == ["forward"] * 3 + ["both"] * 3
+    assert runs == ["forward"] * 6 + ["both"] * 6
 
 
 def test_decoding_is_measured_when_it_is_asked_for_and_ours_reads_less() -> None:

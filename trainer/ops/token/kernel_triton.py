@@ -58,13 +58,13 @@ def linear_kernel(
 
 @triton.jit
 def view_kernel(
-    x_ptr, gain_ptr, selector_ptr, gate_ptr, seen_ptr, square_ptr, scale_ptr, inputs, selectors, epsilon,
+    x_ptr, gain_ptr, selector_ptr, gate_ptr, seen_ptr, square_ptr, factor_ptr, inputs, selectors, epsilon,
     EARLY: tl.constexpr, BI: tl.constexpr,
 ):  # fmt: skip
     """What one row of selectors or gates sees of the scaled token, and the square of its own length.
 
-    The first program also leaves the scale that edges want: that of the token with its gain to a root mean square of 1,
-    after that of the token alone.
+    The first program also leaves the factor by which edges take the token with its gain: that of its own norm, and then
+    that of the norm before edges.
     """
     row, i = tl.program_id(0), tl.arange(0, BI)
     of_selector = selector_ptr + row.to(tl.int64) * inputs + i
@@ -92,7 +92,7 @@ def view_kernel(
     tl.store(seen_ptr + row, tl.sum(seen, 0) * scale)
     tl.store(square_ptr + row, tl.sum(length, 0))
     if row == 0:
-        tl.store(scale_ptr, scale * tl.rsqrt(tl.sum(gained, 0) / inputs * scale * scale + epsilon))
+        tl.store(factor_ptr, scale * tl.rsqrt(tl.sum(gained, 0) / inputs * scale * scale + epsilon))
 
 
 @triton.jit
@@ -128,14 +128,14 @@ def _chosen(
 
 @triton.jit
 def enter_kernel(
-    x_ptr, gain_ptr, scale_ptr, weight_ptr, out_ptr, expert_ptr, share_ptr, seen_ptr, square_ptr, bias_ptr, ticks_ptr,
+    x_ptr, gain_ptr, factor_ptr, weight_ptr, out_ptr, expert_ptr, share_ptr, seen_ptr, square_ptr, bias_ptr, ticks_ptr,
     rate, experts, rank, least, inputs, outputs, inputs_each, slice_stride, limit, scale,
     ACTIVE: tl.constexpr, EXPERTS: tl.constexpr, RANK: tl.constexpr, CELLS: tl.constexpr, EARLY: tl.constexpr,
     BI: tl.constexpr, BO: tl.constexpr,
 ):  # fmt: skip
     """out (k, P, M): of each chosen subnet's first layer the sums over parts of the inputs; and the choice (k).
 
-    The inputs are x times gain and scale; x must not be what the kernel before writes.
+    The inputs are x times gain and factor; x must not be what the kernel before writes.
     """
     choice, part = tl.program_id(2), tl.program_id(1)
     last = tl.minimum((part + 1) * inputs_each, inputs)
@@ -146,7 +146,7 @@ def enter_kernel(
     bias = tl.load(bias_ptr + e, mask=e < experts, other=0.0)
     ticks = tl.load(ticks_ptr + e, mask=e < experts, other=0)
     _wait(EARLY)
-    of_token = tl.load(scale_ptr)
+    factor = tl.load(factor_ptr)
     expert, share = _chosen(
         seen_ptr, square_ptr, bias, ticks, rate, experts, rank, least, choice, ACTIVE, EXPERTS, RANK
     )
@@ -158,7 +158,7 @@ def enter_kernel(
     total = tl.zeros((BI, BO), tl.float32)
     for first in range(part * inputs_each, last, BI):
         i = first + tl.arange(0, BI)
-        total += live_edges(x * of_token, i, o, weight_ptr, last, outputs, slice_stride, limit, scale, CELLS)
+        total += live_edges(x * factor, i, o, weight_ptr, last, outputs, slice_stride, limit, scale, CELLS)
         x = tl.load(x_ptr + BI + i, mask=i + BI < last, other=0.0).to(tl.float32)
         x *= tl.load(gain_ptr + BI + i, mask=i + BI < last, other=0.0).to(tl.float32)
     place = out_ptr + (choice * tl.num_programs(1) + part) * outputs + o

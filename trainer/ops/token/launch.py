@@ -62,9 +62,9 @@ def grove(
     experts, rank, width = gates.selector_ErD.shape
     hidden = enter_EJDM.shape[3]
     seen_S, square_S = (x_D.new_empty(experts * (rank + 1), dtype=torch.float32) for _ in range(2))
-    scale = x_D.new_empty((), dtype=torch.float32)
+    factor = x_D.new_empty((), dtype=torch.float32)
     view_kernel[(experts * (rank + 1),)](
-        x_D, gain_D, gates.selector_ErD, gates.gate_ED, seen_S, square_S, scale,
+        x_D, gain_D, gates.selector_ErD, gates.gate_ED, seen_S, square_S, factor,
         width, experts * rank, epsilon, BI=min(ROW, next_power_of_2(width)), **_early(x_D), **VIEW,
     )  # fmt: skip
     tiles = _enter_tiles(width)
@@ -74,7 +74,7 @@ def grove(
     expert_k = x_D.new_empty(active, dtype=torch.int64)
     places = (width * hidden, grid.limit, grid.cells_per_unit)
     enter_kernel[(cdiv(hidden, tiles["BO"]), parts, active)](
-        x_D, gain_D, scale, enter_EJDM, part_kPM, expert_k, share_k, seen_S, square_S, gates.bias_E, gates.ticks_E,
+        x_D, gain_D, factor, enter_EJDM, part_kPM, expert_k, share_k, seen_S, square_S, gates.bias_E, gates.ticks_E,
         gates.rate, experts, rank, gates.least, width, hidden, each, *places,
         ACTIVE=active, EXPERTS=next_power_of_2(experts), RANK=next_power_of_2(rank), CELLS=grid.cells,
         **_early(x_D), **tiles,
