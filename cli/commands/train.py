@@ -20,9 +20,15 @@ CheckpointOption = Annotated[str, typer.Option(help="`last`, or the step of a ch
 
 
 class Bench(StrEnum):
-    """What `bench` measures."""
+    """What `bench` measures: all ops, one of them (kanctl/trainer/bench/ops.py knows them so), or models."""
 
     OPS = "ops"
+    EDGE = "edge"
+    GROVE = "grove"
+    ADA = "ada"
+    MRA = "mra"
+    KALMAN = "kalman"
+    STEP = "step"
     DECODE = "decode"
     MODEL = "model"
 
@@ -235,7 +241,7 @@ def evaluate(
 
 @app.command()
 def bench(
-    what: Annotated[Bench, typer.Argument(help="What to measure.")],
+    what: Annotated[Bench, typer.Argument(help="All ops or one, decoding, or trainings.")],
     only: Annotated[str | None, typer.Option(help="Cases, or models, whose name has this in it.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Begin no measurement after so many minutes.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the results to this file too, as JSON.")] = None,
@@ -249,7 +255,7 @@ def bench(
 
       kanctl train bench model --minutes 10
 
-      kanctl train bench ops --local --only "192 -> 768" --output ops.json
+      kanctl train bench edge --local --only "192 -> 768" --output edge.json
     """
     from ..training.actions import run_bench
     from ..training.bench import bench_table, failures

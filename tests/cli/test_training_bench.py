@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kanctl.cli.commands.train import Bench
 from kanctl.cli.training.bench import bench_rows, bench_table, failures
+from kanctl.trainer.bench import ops
 from kanctl.trainer.bench.model import HEADS
 
 
@@ -45,9 +47,13 @@ def test_decoding_has_no_backward_pass_and_trainings_have_a_table_of_their_own()
     assert bench_table("model", {"rows": []}) == (HEADS, [])
 
 
+def test_every_op_can_be_measured_by_itself() -> None:
+    assert {str(each) for each in Bench} == {"ops", "model", *ops.GROUPS}
+
+
 def test_the_ops_are_measured_here_and_kept_in_a_file(tmp_path: Path) -> None:
     out = tmp_path / "ops.json"
-    words = ["train", "bench", "ops", "--local", "--only", "192 -> 768", "--output", str(out), "--json"]
+    words = ["train", "bench", "edge", "--local", "--only", "192 -> 768", "--output", str(out), "--json"]
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "KANCTL_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "kanctl.cli", *words]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)

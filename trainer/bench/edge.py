@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..ops.bspline import SplineGrid, edge_linear
 from ..ops.bspline.reference import edge_linear_reference
-from .edge_pieces import PIECES, made_of
+from .edge_pieces import PIECES, is_for, made_of
 from .edge_rivals import RIVALS, SAME_FUNCTION
 from .group import Group, Work, relative_error, require_right
 from .timing import Runs, measure, measure_gradients
@@ -172,6 +172,7 @@ GROUP = Group(
     title="the edge layer, beside the vendor's matrix products of as many parameters",
     cases=CASES,
     ways=names,
+    serves=lambda case, way: is_for(way, SplineGrid(cells=case.cells), case.inputs, case.outputs),
     work=work,
     run=run_way,
 )

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from ..ops.bspline import SplineGrid, slab
-from ..ops.route import dtype_name
 
 Forward = Callable[[Tensor, Tensor, SplineGrid], Tensor]
 InputGradient = Callable[[Tensor, Tensor, Tensor, SplineGrid], Tensor]
@@ -39,10 +38,7 @@ def _cuda() -> tuple[Forward, InputGradient, WeightGradient]:
     from ..ops.bspline import hopper
 
     def forward(x: Tensor, weight: Tensor, grid: SplineGrid) -> Tensor:
-        features, inputs, outputs = weight.shape
-        sizes = (features, inputs, outputs, dtype_name(x))
-        why = hopper.misfit(torch.cuda.get_device_capability(), *sizes) or hopper.unbuilt()
-        if why:
+        if (why := hopper.unbuilt()) is not None:
             raise RuntimeError(f"the CUDA kernels do not run: {why}")
         return hopper.forward(x, weight, grid.limit)
 
@@ -67,6 +63,18 @@ PIECES: dict[str, Callable[[], tuple[Forward, InputGradient, WeightGradient]]] =
     "ours: cuda": _cuda,
     "ours: cuda, the weight's gradient by slabs": _cuda_and_slab,
 }
+
+
+# Those made of the CUDA kernels.
+OF_CUDA = {name for name in PIECES if name.startswith("ours: cuda")}
+
+
+def is_for(name: str, grid: SplineGrid, inputs: int, outputs: int) -> bool:
+    """Whether an implementation serves such a layer on the GPU here in bfloat16; any other way does."""
+    from ..ops.bspline import hopper
+
+    sizes = (grid.bases + 1, inputs, outputs, "bfloat16")
+    return name not in OF_CUDA or hopper.misfit(torch.cuda.get_device_capability(), *sizes) is None
 
 
 def made_of(name: str, grid: SplineGrid) -> Callable[[Tensor, Tensor], Tensor]:

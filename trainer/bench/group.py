@@ -60,6 +60,8 @@ class Group:
     """In place of these without a GPU, where fewer tokens would not be enough."""
     ways: Callable[[str], list[str]]
     """Names of the ways on a device (`cpu`, `cuda`); the first is the baseline of the ratios."""
+    serves: Callable[[Any, str], bool] = lambda _case, _way: True
+    """Whether a way is for such a case at all; one that is not has no row."""
     work: Callable[[Any], Work] | None = None
     """The least work of a case in bfloat16, from which its limit on a GPU follows; None where that is not told."""
     run: Callable[[Any, str, str, torch.dtype], Mapping[str, Any]]

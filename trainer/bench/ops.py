@@ -52,7 +52,7 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
         for name, each in cases.items()
         for case in each
         for way in GROUPS[name].ways(device)
-        if options.ways is None or way in options.ways
+        if GROUPS[name].serves(case, way) and (options.ways is None or way in options.ways)
     ]
     if device == "cuda":
         jobs += limits(cases)

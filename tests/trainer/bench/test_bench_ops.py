@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kanctl.trainer.bench import ada, decode, edge, grove, kalman, mra, ops, step, timing
+from kanctl.trainer.bench.document import fill
 from kanctl.trainer.bench.edge_rivals import SAME_FUNCTION
 from kanctl.trainer.bench.group import Ceilings, Work, require_right
 from kanctl.trainer.cost import model_cost
@@ -149,6 +150,30 @@ def test_a_measure_is_the_median_of_several_runs(monkeypatch: pytest.MonkeyPatch
     assert len(runs) == 6
     assert cost.ms >= 0
     assert cost.peak_mb is None
+
+
+def test_the_cuda_kernels_have_no_row_where_they_do_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = {case.name: case for case in edge.CASES}
+    five, thirteen = cases["4096 -> 4096, G = 5"], cases["1024 -> 4096, G = 13"]
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    assert all(edge.GROUP.serves(five, way) for way in edge.names("cuda"))
+    missing = [way for way in edge.names("cuda") if not edge.GROUP.serves(thirteen, way)]
+    assert missing == ["ours: cuda", "ours: cuda, the weight's gradient by slabs"]
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    assert not edge.GROUP.serves(five, "ours: cuda")
+
+
+@pytest.mark.parametrize("mistake", [RuntimeError("does not fit"), AssertionError("other strides than told")])
+def test_a_way_that_does_not_run_leaves_the_others_their_turn(mistake: Exception) -> None:
+    found: dict[str, Any] = {"rows": [], "failed": []}
+
+    def run(job: str) -> dict[str, Any]:
+        if job == "wrong":
+            raise mistake
+        return {"forward_ms": 1.0}
+
+    fill(None, found, [({"way": name}, name) for name in ("wrong", "right")], run, 1.0)
+    assert found == {"rows": [{"way": "right", "forward_ms": 1.0}], "failed": [{"way": "wrong", "error": str(mistake)}]}
 
 
 def test_a_baseline_is_timed_in_turn_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
